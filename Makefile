@@ -1,0 +1,55 @@
+# Every target sets up what it needs in .venv; a second run finds it there.
+#   make demo                     figures in out/demo, on the bundled photographs
+#   make test                     the whole test suite
+#   make check                    lint, format, types, import rules
+#   make benchmark DATA=folder    engine figures on a folder of photographs
+# PYTHON=python3.12 picks the interpreter that makes .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test check benchmark clean
+.DEFAULT_GOAL := test
+
+demo: $(VENV)/installed-figures
+	@echo "demo: drawing figures into out/demo"
+	@$(BIN)/relqa demo --out out/demo
+
+test: $(VENV)/installed-dev
+	@echo "test: running the test suite"
+	@$(BIN)/python -m pytest --quiet
+
+check: $(VENV)/installed-dev
+	@echo "check: ruff check"
+	@$(BIN)/ruff check --quiet .
+	@echo "check: ruff format"
+	@$(BIN)/ruff format --quiet --check .
+	@echo "check: mypy"
+	@$(BIN)/mypy --no-error-summary
+	@echo "check: import rules"
+	@$(BIN)/python -m pytest --quiet tests/test_imports.py
+
+benchmark: $(VENV)/installed-dev
+	@test -n "$(DATA)" || { echo "make benchmark needs DATA=folder of photographs"; exit 2; }
+	@echo "benchmark: engine figures on $(DATA)"
+	@$(BIN)/relqa benchmark engine --data "$(DATA)"
+
+$(BIN)/python:
+	@echo "set-up: $(PYTHON) -m venv $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed-figures: pyproject.toml | $(BIN)/python
+	@echo "set-up: pip install -e .[figures] (some minutes the first time)"
+	@$(PIP) -e ".[figures]"
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "set-up: pip install -e .[dev] (some minutes the first time)"
+	@$(PIP) -e ".[dev]"
+	@touch $(VENV)/installed-figures $@
+
+clean:
+	@echo "clean: removing .venv, out and caches"
+	@rm -rf $(VENV) out dist build .pytest_cache .mypy_cache .ruff_cache

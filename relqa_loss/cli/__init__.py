@@ -1,0 +1,63 @@
+"""Command line ``relqa``: parses, calls, prints. What a command needs is imported when it runs: help never fails."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+
+from ..images import MissingExtra
+from . import about, benchmark, compare, distort, select, train
+from .common import debug_flag, missing_module
+
+FAILED, USAGE = 1, 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="relqa",
+        description="What differs between two pictures: where, how much and in which direction.",
+        parents=[debug_flag()],
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    compare.add_commands(commands)
+    select.add_commands(commands)
+    distort.add_commands(commands)
+    train.add_commands(commands)
+    benchmark.add_commands(commands)
+    about.add_commands(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments without the program's name; None takes those of the process.
+
+    Returns:
+        Exit code: 0 done, 1 failed, 2 wrong usage or a missing extra; failures are one line on stderr.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        run: int = args.run(args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has left: nothing more to say, and closing keeps the interpreter quiet.
+        sys.stderr.close()
+        return FAILED
+    except (ImportError, ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
+        if getattr(args, "debug", False):
+            traceback.print_exc()
+        message = str(error) or type(error).__name__
+        code = FAILED
+        if isinstance(error, MissingExtra):
+            code = USAGE
+        elif isinstance(error, ImportError):
+            message, code = missing_module(error), USAGE
+        print(f"relqa {args.command}: error: {' '.join(message.split())}", file=sys.stderr)
+        return code
+    return run

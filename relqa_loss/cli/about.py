@@ -1,0 +1,86 @@
+"""``relqa info`` and ``relqa demo``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .common import Commands, command, print_json, print_table
+
+
+def add_commands(commands: Commands) -> None:
+    """Register ``info`` and ``demo``."""
+    info = command(commands, "info", "Version, weights, their sha256 and provenance, axes.")
+    info.add_argument("--weights", default="relqa-v1", help="bundled name, folder, or owner/name[@revision] on the Hub")
+    info.add_argument("--json", action="store_true", help="print JSON instead of text")
+    info.set_defaults(run=run_info)
+    demo = command(commands, "demo", "Degrade a shipped photograph, say what is wrong, and repair it by descent.")
+    demo.add_argument("--out", type=Path, default=Path("relqa-demo"), help="folder of the figure (default: relqa-demo)")
+    demo.add_argument("--photograph", default="dog", choices=("city", "dog", "foliage"), help="default: dog")
+    demo.add_argument("--weights", default="relqa-v1", help="bundled name, folder, or owner/name[@revision] on the Hub")
+    demo.add_argument("--steps", type=int, default=120, help="descent steps (default: 120)")
+    demo.set_defaults(run=run_demo)
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """What is installed."""
+    from .. import __version__
+    from ..relation import AXES
+    from ..weights import bundled, load, resolve
+    from ..words import AXIS_WORDS
+
+    weights = load(resolve(args.weights))
+    tensors = (*weights.predictor.values(), *weights.scorer.values())
+    facts = {
+        "version": __version__,
+        "weights": args.weights,
+        "folder": str(weights.folder),
+        "parameters": sum(tensor.numel() for tensor in tensors),
+        "sha256": weights.sha256,
+        "bundled": list(bundled()),
+        "provenance": weights.config.get("provenance", {}),
+        "axes": {axis: {"+": AXIS_WORDS[axis][0], "-": AXIS_WORDS[axis][1]} for axis in AXES},
+    }
+    if args.json:
+        print_json(facts)
+        return 0
+    print(f"relqa_loss {__version__}")
+    print(f"weights    {args.weights} ({weights.folder}), {facts['parameters']:,} numbers")
+    for name, digest in weights.sha256.items():
+        print(f"sha256     {digest}  {name}")
+    print(f"bundled    {', '.join(bundled()) or 'none'}")
+    print(f"provenance {json.dumps(facts['provenance'], ensure_ascii=False)}\n")
+    print_table(["axis", "+ : the first image, compared with the second, is", "-"], [[a, *AXIS_WORDS[a]] for a in AXES])
+    return 0
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """Run, print, and say where the figure is."""
+    from .. import demo
+    from ..words import in_words
+
+    result = demo.run_demo(args.out, args.photograph, args.weights, steps=args.steps)
+    (quality, sigma), (mild_quality, mild_sigma) = demo.STRONG, demo.MILD
+    print(f"{result.photograph}: JPEG quality {quality}, noise of sigma {sigma:g} in the right half")
+    print(f"(a milder copy to compare with: quality {mild_quality}, sigma {mild_sigma:g})")
+    print(f"distance to the original   strong {result.distance:.4f}   mild {result.mild_distance:.4f}")
+    nearer = (
+        "the mild one is nearer to the original" if result.score > 0 else "the strong one is nearer to the original"
+    )
+    print(f"score mild against strong  {result.score:+.4f} ({nearer})\n")
+    shown = [(axis, part, direction) for axis, part, direction in result.axes if part >= 0.01 * result.distance]
+    rows = [[axis, f"{part:.4f}", f"{part / result.distance:.0%}", in_words(axis, d)] for axis, part, d in shown]
+    rest = result.distance - result.floor - sum(part for _, part, _ in shown)
+    rows.append(["(other axes)", f"{max(rest, 0.0):.4f}", f"{max(rest, 0.0) / result.distance:.0%}", ""])
+    rows.append(
+        ["(floor)", f"{result.floor:.4f}", f"{result.floor / result.distance:.0%}", "differences of single pixels"]
+    )
+    print_table(["axis", "part", "share", "the degraded photograph is, has"], rows)
+    before, after = result.crop_distance
+    print(f"\nrepair of the middle by {args.steps} steps down the loss, from the degraded photograph:")
+    print(f"PSNR {result.psnr_before:.2f} dB -> {result.psnr_after:.2f} dB, distance {before:.4f} -> {after:.4f}")
+    print(f"figure: {result.figure}")
+    times = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in result.seconds.items())
+    print(f"time: {times}; {sum(result.seconds.values()):.1f} s in all")
+    return 0

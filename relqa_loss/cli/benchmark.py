@@ -1,0 +1,88 @@
+"""``relqa benchmark``: figures of merit of the loss, its speed, and the calibration of the engine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json
+
+
+def add_commands(commands: Commands) -> None:
+    """Register ``benchmark engine``, ``benchmark speed`` and ``benchmark calibration``."""
+    parser = command(commands, "benchmark", "Measure the loss, its speed, or the engine's severity calibration.")
+    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
+    engine = command(kinds, "engine", "Axis, sign, map and order accuracy on photographs degraded by the engine.")
+    engine.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
+    engine.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
+    engine.add_argument("--limit", type=int, help="use at most this many photographs")
+    add_loss_arguments(engine)
+    engine.set_defaults(run=run_engine)
+    speed = command(kinds, "speed", "Forward and backward time beside a network of the LPIPS-AlexNet architecture.")
+    speed.add_argument("--batch", type=int, default=8, help="images in a batch (default: 8)")
+    speed.add_argument("--size", type=int, default=256, help="side of the images in pixels (default: 256)")
+    speed.add_argument("--repeats", type=int, default=7, help="timed passes of each (default: 7)")
+    speed.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
+    speed.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
+    add_loss_arguments(speed)
+    speed.set_defaults(run=run_speed)
+    calibration = command(kinds, "calibration", "Measure the severity tables of the distortion bank anew.")
+    calibration.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
+    calibration.add_argument("--out", required=True, type=Path, metavar="FILE", help="JSON file to write")
+    calibration.set_defaults(run=run_calibration)
+
+
+def _write(path: Path | None, value: dict[str, Any]) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    note(f"written: {path}")
+
+
+def run_engine(args: argparse.Namespace) -> int:
+    """Engine-based figures."""
+    from ..evaluation.engine_scores import evaluate
+    from ..images import read_folder
+
+    folder = read_folder(args.data, args.limit)
+    note_skipped(folder.skipped)
+    scores = evaluate(make_loss(args), [image.to(args.device) for image in folder.images], progress=note)
+    print_json(scores)
+    _write(args.json, scores)
+    return 0
+
+
+def run_speed(args: argparse.Namespace) -> int:
+    """Time of one forward and backward pass."""
+    import torch
+
+    from ..evaluation.speed import measure
+
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    shape = (args.batch, 3, args.size, args.size)
+    report = measure(make_loss(args), shape=shape, repeats=args.repeats, device=args.device)
+    print(
+        f"forward + backward to pred, {'x'.join(map(str, shape))} float32, {report.device}, {report.threads} threads,"
+    )
+    print(f"torch {report.torch_version}, median of {report.repeats} interleaved repeats")
+    print(f"RelationalLoss              {report.loss_ms:9.1f} ms")
+    print(f"LPIPS-AlexNet architecture  {report.lpips_alexnet_ms:9.1f} ms")
+    low, high = report.ratio_spread
+    print(f"ratio                       {report.ratio:9.2f}     ({low:.2f} to {high:.2f} over the repeats)")
+    _write(args.json, report.to_dict())
+    return 0
+
+
+def run_calibration(args: argparse.Namespace) -> int:
+    """Severity tables."""
+    from ..distortions.calibration import calibrate, write_table
+
+    table = calibrate(args.data, progress=note)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_table(table, args.out)
+    note(f"written: {args.out}")
+    return 0

@@ -1,0 +1,113 @@
+"""What the commands share: arguments, tables, JSON, notes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..losses import RelationalLoss
+
+EXTRAS = {
+    "PIL": "images",
+    "matplotlib": "figures",
+    "lightning": "lightning",
+    "torchvision": "benchmark",
+    "piq": "benchmark",
+}
+"""Optional module -> the extra that brings it."""
+
+Commands = Any
+"""argparse keeps the class of ``add_subparsers()``'s result private."""
+
+
+def debug_flag() -> argparse.ArgumentParser:
+    """Parent parser with ``--debug``, accepted before and after the command."""
+    parent = argparse.ArgumentParser(add_help=False)
+    parent.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
+    return parent
+
+
+def command(commands: Commands, name: str, summary: str) -> argparse.ArgumentParser:
+    """A new command with the shared flags."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary, parents=[debug_flag()]
+    )
+    return parser
+
+
+def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--weights`` and ``--device``, for commands that judge images."""
+    parser.add_argument(
+        "--weights", default="relqa-v1", help="bundled name, folder, or owner/name[@revision] on the Hub"
+    )
+    parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
+
+
+def make_loss(args: argparse.Namespace) -> RelationalLoss:
+    """The loss of ``--weights`` on ``--device``."""
+    from ..losses import RelationalLoss
+
+    return RelationalLoss(args.weights).to(args.device)
+
+
+def missing_module(error: ImportError) -> str:
+    """One line for a module that is not installed, with the extra that brings it where there is one."""
+    root = (error.name or "").partition(".")[0]
+    if root in EXTRAS:
+        return f'this needs {root}: pip install "relqa_loss[{EXTRAS[root]}]"'
+    return str(error)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns padded to their widest cell; columns of numbers stand right, texts left."""
+    numeric = [all(_is_number(row[k]) for row in rows) and bool(rows) for k in range(len(header))]
+    widths = [max(len(line[k]) for line in (header, *rows)) for k in range(len(header))]
+    for line in (header, *rows):
+        cells = [c.rjust(w) if n else c.ljust(w) for c, w, n in zip(line, widths, numeric, strict=True)]
+        print("  ".join(cells).rstrip())
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return cell in ("", "-")
+    return True
+
+
+def print_json(value: object) -> None:
+    """Strict JSON on stdout: numbers that are not finite become null."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def note(text: str) -> None:
+    """A remark for the reader, on stderr so that stdout stays what was asked for."""
+    print(text, file=sys.stderr)
+
+
+def note_skipped(skipped: Iterable[tuple[str, str]]) -> None:
+    """Name and count the photographs that were left out."""
+    items = list(skipped)
+    for name, reason in items:
+        note(f"skipped {name}: {reason}")
+    if items:
+        note(f"{len(items)} photograph{'s' if len(items) > 1 else ''} skipped")

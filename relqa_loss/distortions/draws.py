@@ -1,0 +1,72 @@
+"""Seeded choices: which operator, how strong, where. One independent stream for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Generator
+
+T = TypeVar("T")
+
+SEED_LIMIT = 2**53
+"""Seeds stay below this, so that a JSON reader that stores numbers as doubles keeps them exact."""
+
+
+class Draws:
+    """A stream of choices that depends on its seed only.
+
+    The stream always runs on the CPU, so plans are the same whatever device the images are on.
+
+    Attributes:
+        seed: where the stream started.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        """A number in [low, high)."""
+        return low + (high - low) * float(torch.rand((), generator=self._generator, dtype=torch.float64))
+
+    def below(self, count: int) -> int:
+        """A whole number in [0, count)."""
+        return int(torch.randint(count, (), generator=self._generator))
+
+    def new_seed(self) -> int:
+        """A seed for something that draws its own numbers."""
+        return self.below(SEED_LIMIT)
+
+    def pick(self, probabilities: Mapping[T, float]) -> T:
+        """A key, with probability proportional to its value."""
+        place = self.uniform(0.0, sum(probabilities.values()))
+        likely = [key for key, value in probabilities.items() if value > 0]
+        for key in likely:
+            place -= probabilities[key]
+            if place < 0:
+                return key
+        return likely[-1]
+
+    def shuffled(self, items: Sequence[T]) -> list[T]:
+        """The items in random order."""
+        return [items[i] for i in torch.randperm(len(items), generator=self._generator).tolist()]
+
+
+def draws_for_batch(count: int, generator: Generator) -> list[Draws]:
+    """One stream an image, seeded from ``generator`` (waits for its device once)."""
+    seeds = torch.randint(SEED_LIMIT, (count,), generator=generator, device=generator.device)
+    return [Draws(seed) for seed in seeds.tolist()]
+
+
+def check_probabilities(name: str, probabilities: Mapping[T, float], known: Collection[T]) -> dict[T, float]:
+    """A copy of ``probabilities``; ValueError for unknown keys, negative values or a sum of 0."""
+    for key, value in probabilities.items():
+        if key not in known:
+            raise ValueError(f"{name} has no {key!r} (known: {', '.join(map(str, known))})")
+        if not value >= 0:
+            raise ValueError(f"{name}[{key!r}] must be a probability >= 0, got {value}")
+    if not sum(probabilities.values()) > 0:
+        raise ValueError(f"{name} must hold at least one probability > 0, got {dict(probabilities)}")
+    return dict(probabilities)

@@ -1,0 +1,91 @@
+"""`Distortion`: one operator of the bank, with everything the engine needs to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Generator, Tensor
+
+from ..relation import AXES
+from ..validation import unknown_name
+
+KNOTS = 11
+"""A severity table holds the native parameter at severity 0, 0.1, ..., 1."""
+
+PixelOperator = Callable[[Tensor, Tensor, Generator], Tensor]
+"""(images (B, 3, H, W) in [0, 1], parameter (B,) in native units, generator) -> images of the same shape, in [0, 1]."""
+
+FlowOperator = Callable[[Tensor, Tensor, Generator], Tensor]
+"""Same arguments -> displacement (B, 2, H, W) in pixels, (x, y): content at p moves to p + displacement."""
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """One operator: a pure function with its meaning and its severity table beside it.
+
+    Attributes:
+        name: unique name, ``snake_case``.
+        family: the file it lives in: ``optics``, ``sensor``, ``tone``, ``compression``, ``resampling``, ``processing``,
+            ``geometry`` or ``loss``.
+        apply: the pixel operator; None for geometry.
+        flow: the displacement field; None for pixel operators.
+        effects: axis name -> signed effect relative to the strongest one (+1 or -1). For geometry only the axes count: the
+            target is the true displacement.
+        span: native parameter where the effect starts to be visible and at the strongest level worth simulating.
+        geometric: True if the parameter is interpolated geometrically between the ends of ``span``, else linearly.
+        source: where the formula or the range comes from.
+        levels: native parameter at the 11 severities 0, 0.1, ..., 1 (calibrated), or None to follow ``span``.
+        codec: name of the codec the operator needs (``"JPEG"`` as Pillow calls it), or None.
+        dominance: may be a component of dominance tiers.
+        inclusion: may stand in region-inclusion tiers (a part never looks worse than the whole).
+        smooths: removes noise that is already there, so nothing noisy may precede it in a dominance tier.
+        trace: False where the pair bears no sign of which image is damaged (a copied patch): map targets get zero weight.
+    """
+
+    name: str
+    family: str
+    effects: dict[str, float]
+    span: tuple[float, float]
+    apply: PixelOperator | None = None
+    flow: FlowOperator | None = None
+    geometric: bool = False
+    source: str = ""
+    levels: tuple[float, ...] | None = None
+    codec: str | None = None
+    dominance: bool = True
+    inclusion: bool = True
+    smooths: bool = False
+    trace: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.apply is None) == (self.flow is None):
+            raise ValueError(f"distortion {self.name!r} needs exactly one of apply and flow")
+        for axis in self.effects:
+            if axis not in AXES:
+                raise ValueError(unknown_name("axis", axis, AXES))
+        if not self.effects or max(abs(v) for v in self.effects.values()) != 1.0:
+            raise ValueError(f"effects of {self.name!r} must have a largest magnitude of 1, got {self.effects}")
+        if self.levels is not None and len(self.levels) != KNOTS:
+            raise ValueError(f"levels of {self.name!r} must hold {KNOTS} numbers, got {len(self.levels)}")
+
+    def with_levels(self, levels: tuple[float, ...]) -> Distortion:
+        """The same operator with another severity table (11 native parameters)."""
+        return replace(self, levels=levels)
+
+    def parameter_at(self, position: Tensor) -> Tensor:
+        """Native parameter at a position in [0, 1] of ``span`` (not calibrated)."""
+        low, high = self.span
+        if self.geometric:
+            return low * (high / low) ** position
+        return low + (high - low) * position
+
+    def parameter(self, severity: Tensor) -> Tensor:
+        """Native parameter (B,) for calibrated severities (B,) in [0, 1]: linear between the knots of ``levels``."""
+        if self.levels is None:
+            return self.parameter_at(severity)
+        table = torch.tensor(self.levels, dtype=severity.dtype, device=severity.device)
+        place = severity.clamp(0, 1) * (KNOTS - 1)
+        index = place.floor().clamp(max=KNOTS - 2).long()
+        return torch.lerp(table[index], table[index + 1], place - index)

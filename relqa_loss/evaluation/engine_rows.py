@@ -1,0 +1,141 @@
+"""What the engine-based figures are counted in: one row an operator, and the summary over rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ..distortions.record import Distortion
+from ..relation import AXES, SHIFT_AXES, TONE_AXES
+from .statistics import mean_of, spearman
+
+
+@dataclass
+class Count:
+    """Right answers among those asked."""
+
+    right: int = 0
+    asked: int = 0
+
+    def add(self, right: Tensor, counted: Tensor) -> None:
+        """Count answers (B,), bool, where ``counted`` (B,), bool."""
+        self.right += int((right & counted).sum())
+        self.asked += int(counted.sum())
+
+    def share(self) -> float | None:
+        """Share of right answers; None if none was asked."""
+        return self.right / self.asked if self.asked else None
+
+
+@dataclass
+class Row:
+    """Everything measured of one operator.
+
+    Attributes:
+        axis: argmax of the axes.
+        sign: signs, by axis with a declared effect.
+        ladder: all pairs of the ladders.
+        neighbours: pairs of the ladders that lie one step apart.
+        inclusion: pairs of nested regions.
+        unanchored: pairs of severities, without the reference.
+        strength: mean |map| of the right axis, one a visible pair.
+        stray: mean |map| of the axes with no declared effect, one a visible pair.
+        severity: severities of the same pairs.
+        areas: ROC-AUC of the region, one a picture.
+        left_out: pairs without a visible pixel.
+    """
+
+    axis: Count = field(default_factory=Count)
+    sign: dict[str, Count] = field(default_factory=dict)
+    ladder: Count = field(default_factory=Count)
+    neighbours: Count = field(default_factory=Count)
+    inclusion: Count = field(default_factory=Count)
+    unanchored: Count = field(default_factory=Count)
+    strength: list[float] = field(default_factory=list)
+    stray: list[float] = field(default_factory=list)
+    severity: list[float] = field(default_factory=list)
+    areas: list[float] = field(default_factory=list)
+    left_out: int = 0
+
+    def sign_share(self, axes: Sequence[str]) -> float | None:
+        """Share of right signs over those of ``axes`` that the operator acts on."""
+        counts = [count for name, count in self.sign.items() if name in axes]
+        asked = sum(count.asked for count in counts)
+        return sum(count.right for count in counts) / asked if asked else None
+
+    def leakage(self) -> float | None:
+        """Mean |map| off the declared axes over that on the right one; None where the right axis never responds."""
+        on_axis = sum(self.strength)
+        return sum(self.stray) / on_axis if on_axis > 0 else None
+
+
+def strongest_axes(distortion: Distortion) -> tuple[int, ...]:
+    """Channels of an operator's right axes: those with its full effect (their |map| is averaged)."""
+    return tuple(AXES.index(name) for name, effect in distortion.effects.items() if abs(effect) == 1.0)
+
+
+def has_sign(distortion: Distortion) -> bool:
+    """False where no sign is right: no trace in the pair, or a displacement whose direction is drawn at random."""
+    return distortion.trace and not (distortion.flow is not None and len(distortion.effects) > 1)
+
+
+def has_unanchored_order(distortion: Distortion) -> bool:
+    """False for tone and geometry, where a pair cannot tell which image is the original."""
+    return not set(distortion.effects) <= {*TONE_AXES, *SHIFT_AXES}
+
+
+def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, Any]:
+    """The figures, each the mean over the operators that have it, with one entry an operator beside them."""
+    table = {distortion.name: _entry(distortion, rows[distortion.name]) for distortion in bank}
+    per_axis: dict[str, float | None] = {}
+    for channel, name in enumerate(AXES):
+        members = [rows[d.name] for d in bank if channel in strongest_axes(d)]
+        severity = [s for row in members for s in row.severity]
+        strength = [s for row in members for s in row.strength]
+        per_axis[name] = _known(spearman(severity, strength))
+
+    def mean(figure: str) -> float | None:
+        return mean_of(entry[figure] for entry in table.values())
+
+    return {
+        "axis_accuracy": mean("axis_accuracy"),
+        "sign_accuracy": {
+            "tone": mean_of(row.sign_share(TONE_AXES) for row in rows.values()),
+            "shift": mean_of(row.sign_share(SHIFT_AXES) for row in rows.values()),
+            "all": mean("sign_accuracy"),
+        },
+        "localisation_auc": mean("localisation_auc"),
+        "severity_spearman": {"mean": mean_of(per_axis.values()), **per_axis},
+        "leakage": mean("leakage"),
+        "ladder_accuracy": mean("ladder_accuracy"),
+        "ladder_neighbour_accuracy": mean("ladder_neighbour_accuracy"),
+        "inclusion_accuracy": mean("inclusion_accuracy"),
+        "unanchored_accuracy": mean("unanchored_accuracy"),
+        "without_sign": [d.name for d in bank if not has_sign(d)],
+        "per_operator": table,
+    }
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
+
+
+def _entry(distortion: Distortion, row: Row) -> dict[str, Any]:
+    return {
+        "axes": dict(distortion.effects),
+        "pairs": row.axis.asked,
+        "left_out": row.left_out,
+        "axis_accuracy": row.axis.share(),
+        "sign_accuracy": row.sign_share(AXES),
+        "localisation_auc": mean_of(row.areas),
+        "severity_spearman": _known(spearman(row.severity, row.strength)),
+        "leakage": row.leakage(),
+        "ladder_accuracy": row.ladder.share(),
+        "ladder_neighbour_accuracy": row.neighbours.share(),
+        "inclusion_accuracy": row.inclusion.share(),
+        "unanchored_accuracy": row.unanchored.share(),
+    }

@@ -1,0 +1,277 @@
+"""Engine-based figures: how well distances, maps and scores name, sign, place and order what the engine did.
+
+Everything is measured on single operators of the bank, each dealt the same number of photographs, so that operators
+weigh equally. A pair in which no pixel visibly changed is left out. Nothing here needs a human opinion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ..distortions.compose import distort
+from ..distortions.engine import DistortionEngine
+from ..distortions.record import Distortion
+from ..distortions.regions import draw_region, nested_regions
+from ..distortions.tier_plans import possible_kinds
+from ..distortions.visibility import visibility
+from ..relation import AXES, Relation
+from .engine_rows import Count, Row, has_sign, has_unanchored_order, strongest_axes, summary
+from .statistics import weighted_auc
+
+LADDER = tuple(k / 10 for k in range(1, 11))
+"""Severities of a ladder: steps of 0.1."""
+
+REGION_SEVERITY = 0.7
+"""Severity inside the region of localisation and inclusion cases."""
+
+REGION_KINDS = ("soft", "shape")
+"""Regions with a definite inside; operators and photographs take turns."""
+
+VISIBLE = 0.5
+"""A pixel counts as visibly changed from this visibility on: a local change of two 8-bit steps."""
+
+DOMINANCE_SIZE = 4
+"""Pictures in a dominance tier."""
+
+RIGHT = 0.5
+"""An axis is a right answer if the operator's declared effect on it is at least this share of its largest."""
+
+
+class Comparer(Protocol):
+    """What is measured: anything with the ``relate`` of :class:`relqa_loss.RelationalLoss`."""
+
+    def relate(self, a: Tensor, b: Tensor, ref: Tensor | None = None) -> Relation:
+        """How a compares with b."""
+        ...
+
+
+def evaluate(
+    loss_fn: Comparer,
+    photographs: Sequence[Tensor],
+    *,
+    distortions: Sequence[Distortion | str] | None = None,
+    severities: Sequence[float] = (0.3, 0.5, 0.7, 0.9),
+    crop: int | None = 256,
+    photographs_per_operator: int = 6,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Take the engine-based figures.
+
+    Args:
+        loss_fn: what is measured; only ``relate`` is called, without gradients.
+        photographs: images (3, H, W) in [0, 1], of any sizes; figures belong to the device and dtype they have.
+        distortions: operators or their names; None for every operator of the bank that can run here.
+        severities: severities of the axis, sign, leakage, severity and unanchored figures, rising, in (0, 1].
+        crop: side of the seeded crop of each photograph, in pixels; None for whole photographs.
+        photographs_per_operator: photographs dealt to each operator, round-robin.
+        seed: chooses crops, regions and the operators' random draws.
+        progress: called with a line of text after each operator.
+
+    Returns:
+        JSON-able; figures that were never asked are None. ``axis_accuracy``, ``localisation_auc``, ``leakage`` (lower
+        is better), ``ladder_accuracy`` (all pairs) and ``ladder_neighbour_accuracy`` (one step of 0.1),
+        ``inclusion_accuracy``, ``unanchored_accuracy``: means over operators. ``dominance_accuracy``: over all pairs
+        of the tiers, which mix operators. ``sign_accuracy``: ``tone``, ``shift`` and ``all``. ``severity_spearman``:
+        ``mean`` and one value an axis, over the pairs of the operators with that right axis. ``per_operator``: the same
+        figures by operator, with the number of pairs and of those left out. ``without_sign``: operators left out of
+        the sign figures. ``seed``, ``photographs``, ``crop``, ``severities``, ``ladder``.
+
+    Raises:
+        ValueError: no photographs, a photograph of the wrong shape, no operators, or bad severities.
+    """
+    steps = _check(photographs, severities, photographs_per_operator)
+    bank = DistortionEngine(distortions).distortions
+    pictures = [_crop(photo, crop, seed + index) for index, photo in enumerate(photographs)]
+    share = min(photographs_per_operator, len(pictures))
+    rows: dict[str, Row] = {}
+    with torch.no_grad():
+        for index, distortion in enumerate(bank):
+            row = rows[distortion.name] = Row()
+            dealt = [pictures[(index * share + k) % len(pictures)] for k in range(share)]
+            for number, reference in enumerate(_batches(dealt)):
+                draw = seed * 1_000_003 + index * 1009 + number
+                distorted = _measure_ladder(loss_fn, distortion, reference, steps, draw, row)
+                _measure_region(loss_fn, distortion, reference, REGION_KINDS[(index + number) % 2], draw, row)
+                if distortion.inclusion:
+                    _measure_inclusion(loss_fn, distortion, reference, draw, row)
+                if has_unanchored_order(distortion):
+                    _measure_unanchored(loss_fn, distorted, reference, row)
+            if progress is not None:
+                progress(f"{index + 1}/{len(bank)} {distortion.name}")
+        dominance = _measure_dominance(loss_fn, bank, pictures, seed)
+    result = summary(bank, rows)
+    result["dominance_accuracy"] = dominance.share()
+    result["dominance_pairs"] = dominance.asked
+    result["seed"] = seed
+    result["photographs"] = len(pictures)
+    result["photographs_per_operator"] = share
+    result["crop"] = crop
+    result["severities"] = list(steps)
+    result["ladder"] = list(LADDER)
+    return result
+
+
+def _check(photographs: Sequence[Tensor], severities: Sequence[float], share: int) -> tuple[float, ...]:
+    if len(photographs) == 0:
+        raise ValueError("photographs must hold at least one image, got none")
+    for index, photo in enumerate(photographs):
+        if photo.ndim != 3 or photo.shape[0] != 3:
+            raise ValueError(f"photographs[{index}] must have shape (3, H, W), got {tuple(photo.shape)}")
+    steps = tuple(float(s) for s in severities)
+    if not steps or any(not 0 < s <= 1 for s in steps) or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+        raise ValueError(f"severities must rise within (0, 1], got {severities}")
+    if share < 1:
+        raise ValueError(f"photographs_per_operator must be at least 1, got {share}")
+    return steps
+
+
+def _crop(photo: Tensor, crop: int | None, seed: int) -> Tensor:
+    """Seeded crop (1, 3, h, w); sides shorter than ``crop`` stay whole."""
+    if crop is None:
+        return photo[None]
+    random = np.random.default_rng(seed)
+    top, left = (int(random.integers(max(0, side - crop) + 1)) for side in photo.shape[1:])
+    return photo[None, :, top : top + crop, left : left + crop]
+
+
+def _batches(pictures: Sequence[Tensor]) -> Iterator[Tensor]:
+    """The pictures in batches of equal size."""
+    by_size: dict[tuple[int, ...], list[Tensor]] = {}
+    for picture in pictures:
+        by_size.setdefault(tuple(picture.shape), []).append(picture)
+    for group in by_size.values():
+        yield torch.cat(group)
+
+
+def _generator(like: Tensor, seed: int) -> Generator:
+    return Generator(device=like.device).manual_seed(seed)
+
+
+def _weighted_mean(maps: Tensor, weight: Tensor) -> Tensor:
+    """Mean over pixels (B, K) of maps (B, K, H, W) with weights (B, H, W)."""
+    total = weight.sum(dim=(1, 2)).clamp_min(1e-12)
+    return (maps * weight[:, None]).sum(dim=(2, 3)) / total[:, None]
+
+
+def _measure_ladder(
+    loss_fn: Comparer, distortion: Distortion, reference: Tensor, steps: tuple[float, ...], draw: int, row: Row
+) -> list[Tensor]:
+    """One operator at rising severities, same draw: distances at every step, maps at ``steps``.
+
+    Returns:
+        The distorted images at ``steps``.
+    """
+    kept: dict[float, Tensor] = {}
+    images: list[Tensor] = []
+    distances: list[Tensor] = []
+    seen: list[Tensor] = []
+    for severity in sorted({*LADDER, *steps}):
+        distorted = distort(reference, distortion, severity, generator=_generator(reference, draw))
+        weight = visibility(reference, distorted)
+        visible = weight.amax(dim=(1, 2)) >= VISIBLE
+        relation = loss_fn.relate(distorted, reference)
+        if severity in steps:
+            kept[severity] = distorted
+            _judge_maps(relation.maps, distortion, severity, weight, visible, row)
+        if severity in LADDER:
+            images.append(distorted)
+            distances.append(relation.distance)
+            seen.append(visible)
+    for low, high in combinations(range(len(LADDER)), 2):
+        counted = seen[high] & (images[low] != images[high]).flatten(1).any(dim=1)
+        right = distances[high] > distances[low]
+        row.ladder.add(right, counted)
+        if high == low + 1:
+            row.neighbours.add(right, counted)
+    return [kept[step] for step in steps]
+
+
+def _judge_maps(
+    maps: Tensor, distortion: Distortion, severity: float, weight: Tensor, visible: Tensor, row: Row
+) -> None:
+    strength = _weighted_mean(maps.abs(), weight)
+    signed = _weighted_mean(maps, weight)
+    answer = strength.argmax(dim=1).tolist()
+    right = [abs(distortion.effects.get(AXES[channel], 0.0)) >= RIGHT for channel in answer]
+    row.axis.add(torch.tensor(right, device=visible.device), visible)
+    row.left_out += int((~visible).sum())
+    on_axis = strength[:, list(strongest_axes(distortion))].mean(dim=1)
+    others = [channel for channel, name in enumerate(AXES) if name not in distortion.effects]
+    row.severity += [severity] * int(visible.sum())
+    row.strength += on_axis[visible].tolist()
+    row.stray += strength[:, others].mean(dim=1)[visible].tolist()
+    if has_sign(distortion):
+        for name, effect in distortion.effects.items():
+            agrees = signed[:, AXES.index(name)] * effect > 0
+            row.sign.setdefault(name, Count()).add(agrees, visible)
+
+
+def _measure_region(
+    loss_fn: Comparer, distortion: Distortion, reference: Tensor, kind: str, draw: int, row: Row
+) -> None:
+    """The operator inside a region: does the map of the right axis rise there?"""
+    region = draw_region(kind, reference, _generator(reference, draw + 7))
+    partly, wholly = (
+        distort(reference, distortion, REGION_SEVERITY, region=where, generator=_generator(reference, draw))
+        for where in (region, None)
+    )
+    # Outside the region nothing changed: there too, pixels count by what the operator would have done to them.
+    weight = visibility(reference, wholly) * ((region >= 0.5) | (region <= 0.05))[:, 0]
+    maps = loss_fn.relate(partly, reference).maps
+    response = maps[:, list(strongest_axes(distortion))].abs().mean(dim=1)
+    visible = visibility(reference, partly).amax(dim=(1, 2)) >= VISIBLE
+    for index in torch.nonzero(visible).flatten().tolist():
+        inside = (region[index, 0] >= 0.5).cpu().numpy()
+        area = weighted_auc(response[index].float().cpu().numpy(), inside, weight[index].float().cpu().numpy())
+        if not np.isnan(area):
+            row.areas.append(area)
+
+
+def _measure_inclusion(loss_fn: Comparer, distortion: Distortion, reference: Tensor, draw: int, row: Row) -> None:
+    """The operator in three nested regions: does the distance grow with the region?"""
+    regions = nested_regions(reference, 3, _generator(reference, draw + 11))
+    images = [
+        distort(reference, distortion, REGION_SEVERITY, region=region, generator=_generator(reference, draw))
+        for region in regions.unbind(1)
+    ]
+    distances = [loss_fn.relate(image, reference).distance for image in images]
+    for low, high in combinations(range(3), 2):
+        seen = visibility(reference, images[high]).amax(dim=(1, 2)) >= VISIBLE
+        different = (images[low] != images[high]).flatten(1).any(dim=1)
+        row.inclusion.add(distances[high] > distances[low], seen & different)
+
+
+def _measure_unanchored(loss_fn: Comparer, distorted: Sequence[Tensor], reference: Tensor, row: Row) -> None:
+    """Two severities without the original: does the score prefer the weaker one?"""
+    for low, high in combinations(range(len(distorted)), 2):
+        seen = visibility(reference, distorted[high]).amax(dim=(1, 2)) >= VISIBLE
+        different = (distorted[low] != distorted[high]).flatten(1).any(dim=1)
+        score = loss_fn.relate(distorted[low], distorted[high]).score
+        row.unanchored.add(score > 0, seen & different)
+
+
+def _measure_dominance(loss_fn: Comparer, bank: Sequence[Distortion], pictures: Sequence[Tensor], seed: int) -> Count:
+    """Compositions of operators in dominance tiers: does the distance follow their partial order?"""
+    count = Count()
+    table = {distortion.name: distortion for distortion in bank}
+    if "dominance" not in possible_kinds(table, DOMINANCE_SIZE):
+        return count
+    engine = DistortionEngine(bank)
+    # About as many tiers as operators, so that most operators take part in some.
+    for turn in range(-(-len(bank) // len(pictures))):
+        for number, reference in enumerate(_batches(pictures)):
+            generator = _generator(reference, seed * 1_000_003 + 500_009 + turn * 1009 + number)
+            tier = engine.tier(reference, DOMINANCE_SIZE, generator=generator, kinds={"dominance": 1.0})
+            images = tier.images.unbind(1)
+            distances = torch.stack([loss_fn.relate(image, reference).distance for image in images], dim=1)
+            seen = torch.stack([visibility(reference, image).amax(dim=(1, 2)) >= VISIBLE for image in images], dim=1)
+            # order[b, i, j]: i is better, so j must be farther away.
+            count.add(distances[:, None, :] > distances[:, :, None], tier.order & seen[:, None, :])
+    return count

@@ -1,0 +1,70 @@
+"""Small statistics in NumPy: rank correlation and weighted ROC-AUC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def ranks(values: ArrayLike) -> NDArray[np.float64]:
+    """Ranks from 1, ties averaged, of a flat sequence."""
+    flat = np.asarray(values, dtype=np.float64).ravel()
+    _, inverse, counts = np.unique(flat, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse.ravel()]
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> float:
+    """Spearman's rank correlation in [-1, 1], ties averaged; NaN where a side is constant or has under 2 values.
+
+    Raises:
+        ValueError: unequal lengths.
+    """
+    a, b = ranks(first), ranks(second)
+    if a.size != b.size:
+        raise ValueError(f"second must have as many values as first ({a.size}), got {b.size}")
+    if a.size < 2:
+        return float("nan")
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else float("nan")
+
+
+def weighted_auc(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike | None = None) -> float:
+    """Area under the ROC curve: chance that a positive scores higher than a negative; a tie counts one half.
+
+    Args:
+        scores: any shape, higher = more likely positive.
+        positive: same shape, boolean.
+        weights: same shape, >= 0; None for equal weights.
+
+    Returns:
+        Area in [0, 1]; NaN where one class has no weight.
+
+    Raises:
+        ValueError: shapes differ or a weight is negative.
+    """
+    s = np.asarray(scores, dtype=np.float64).ravel()
+    p = np.asarray(positive, dtype=bool).ravel()
+    w = np.ones_like(s) if weights is None else np.asarray(weights, dtype=np.float64).ravel()
+    if not s.size == p.size == w.size:
+        raise ValueError(f"scores, positive and weights must have one size, got {s.size}, {p.size} and {w.size}")
+    if w.size and w.min() < 0:
+        raise ValueError(f"weights must be >= 0, got {w.min()}")
+    _, group = np.unique(s, return_inverse=True)
+    group = group.ravel()
+    up = np.bincount(group, weights=w * p)
+    down = np.bincount(group, weights=w * ~p)
+    total = up.sum() * down.sum()
+    if total <= 0:
+        return float("nan")
+    below = np.cumsum(down) - down
+    return float((up * (below + down / 2)).sum() / total)
+
+
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there (neither None nor NaN); None if there is none."""
+    known = [v for v in values if v is not None and not np.isnan(v)]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,217 @@
+"""Photo files to tensors and back; Pillow is imported when a file is first touched (extra ``images``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .validation import MIN_SIDE
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+"""File endings that are taken for photographs, in lower case."""
+
+JPEG_QUALITY = 95
+"""Quality of JPEG files written by :func:`write_image`: high enough not to add visible artefacts of its own."""
+
+
+class MissingExtra(ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f'this needs {library}: pip install "relqa_loss[{extra}]"')
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Photographs of one folder.
+
+    Attributes:
+        names: file names, sorted; one for each image.
+        images: (3, H, W) float32 in [0, 1] each; sizes may differ.
+        skipped: names of files that look like photographs and could not be read, with the reason.
+    """
+
+    names: tuple[str, ...]
+    images: tuple[Tensor, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+
+def pillow() -> ModuleType:
+    """``PIL.Image``, or :class:`MissingExtra`."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtra("Pillow", "images") from error
+    return Image
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Read one photograph.
+
+    EXIF rotation is applied. Grey becomes three equal channels. Transparent pixels are laid over white. 16-bit grey
+    keeps its precision; Pillow gives 16-bit colour as 8-bit. An embedded colour profile is not applied: two files are
+    comparable if they share one.
+
+    Args:
+        path: a PNG, JPEG, WebP or TIFF file.
+
+    Returns:
+        (3, H, W) float32, RGB, in [0, 1].
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a readable photograph, or a pixel format without a defined range (CMYK, 32-bit, float).
+        MissingExtra: Pillow is not installed.
+    """
+    image_module = pillow()
+    from PIL import ImageOps
+
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such photograph: {path}")
+    if path.is_dir():
+        raise ValueError(f"expected one photograph, got a folder: {path}")
+    try:
+        with image_module.open(path) as opened:
+            opened.load()
+            picture = ImageOps.exif_transpose(opened)
+    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
+        reason = str(error).replace(str(path), path.name)
+        raise ValueError(f"cannot read {path}: {reason}") from error
+    try:
+        return from_pillow(picture)
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def from_pillow(picture: Image.Image) -> Tensor:
+    """Pillow image -> (3, H, W) float32 in [0, 1]; ValueError for a pixel format without a defined range."""
+    mode = picture.mode
+    if mode.startswith("I;16"):
+        grey = np.asarray(picture).astype(np.float32) / 65535.0
+        return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        rgba = np.asarray(picture.convert("RGBA")).astype(np.float32) / 255.0
+        opacity = rgba[..., 3:]
+        pixels = rgba[..., :3] * opacity + (1.0 - opacity)
+    elif mode in ("1", "L", "P", "RGB"):
+        pixels = np.asarray(picture.convert("RGB")).astype(np.float32) / 255.0
+    else:
+        raise ValueError(
+            f"pixel format {mode!r} has no defined range here; convert it to 8-bit RGB or 16-bit grey first"
+        )
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+def write_image(path: str | Path, image: Tensor) -> Path:
+    """Write one image as 8-bit RGB; values outside [0, 1] are clamped, folders are made.
+
+    Args:
+        path: the file; its ending picks the format (see ``SUFFIXES``). WebP and TIFF are written without loss.
+        image: (3, H, W) or (1, 3, H, W), any floating dtype and device.
+
+    Returns:
+        The path written.
+
+    Raises:
+        ValueError: unknown ending, or an image of another shape.
+        MissingExtra: Pillow is not installed.
+    """
+    image_module = pillow()
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"cannot write {path.name!r}: the ending must be one of {', '.join(SUFFIXES)}")
+    if image.ndim == 4 and image.shape[0] == 1:
+        image = image[0]
+    if image.ndim != 3 or image.shape[0] != 3:
+        raise ValueError(f"image must have shape (3, H, W), got {tuple(image.shape)}")
+    pixels = (image.detach().to("cpu", torch.float32).clamp(0, 1) * 255.0).round().to(torch.uint8)
+    picture = image_module.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        picture.save(path, quality=JPEG_QUALITY, subsampling=0)
+    elif path.suffix.lower() == ".webp":
+        picture.save(path, lossless=True)
+    else:
+        picture.save(path)
+    return path
+
+
+def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
+    """Photographs directly inside a folder, or anywhere below it, sorted by path; hidden files are left out.
+
+    Raises:
+        ValueError: not a folder, not readable, or without any photograph.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"expected a folder of photographs, got {folder}" + ("" if folder.exists() else " (not there)")
+        )
+    try:
+        entries = folder.rglob("*") if recursive else folder.iterdir()
+        found = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    except OSError as error:
+        raise ValueError(f"cannot read folder {folder}: {error.strerror or error}") from error
+    if not found:
+        raise ValueError(f"no photograph in folder {folder} (looked for {', '.join(SUFFIXES)})")
+    return found
+
+
+def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor | str]]:
+    """Read photographs one by one: each path with its image (3, H, W), or with the reason why it cannot be used.
+
+    Raises:
+        MissingExtra: Pillow is not installed.
+    """
+    for path in paths:
+        try:
+            image = read_image(path)
+        except (ValueError, OSError) as error:
+            yield path, str(error)
+            continue
+        height, width = image.shape[1:]
+        if min(height, width) < MIN_SIDE:
+            yield path, f"smaller than {MIN_SIDE}x{MIN_SIDE} pixels: {height}x{width}"
+        else:
+            yield path, image
+
+
+def read_folder(folder: str | Path, limit: int | None = None) -> Folder:
+    """Read the photographs of a folder; files that cannot be read are named and left out.
+
+    Args:
+        folder: the folder (not searched recursively).
+        limit: read at most this many good photographs, in order of their names; None reads all.
+
+    Raises:
+        ValueError: no such folder, no photograph in it, or not one that can be read.
+        MissingExtra: Pillow is not installed.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1 or None, got {limit}")
+    names: list[str] = []
+    images: list[Tensor] = []
+    skipped: list[tuple[str, str]] = []
+    for path, image in read_each(list_images(folder)):
+        if isinstance(image, str):
+            skipped.append((path.name, image))
+            continue
+        names.append(path.name)
+        images.append(image)
+        if len(images) == limit:
+            break
+    if not images:
+        first = f"; first reason: {skipped[0][1]}" if skipped else ""
+        raise ValueError(f"none of the {len(skipped)} photographs in {folder} can be read{first}")
+    return Folder(tuple(names), tuple(images), tuple(skipped))

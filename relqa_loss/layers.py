@@ -1,0 +1,120 @@
+"""The few blocks that predictor and scorer share.
+
+A pair of images is carried through the networks as two streams: an *odd* one that changes its sign when the images are
+swapped, and an *even* one that does not. Odd values pass only through bias-free convolutions, sums and products with even
+values, so a swap negates them bit for bit and equal images give exact zeros; nothing has to be learned for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def smooth_abs(x: Tensor, scale: float) -> Tensor:
+    """Even, smooth stand-in for ``|x|``: ``x^2 / (2 scale)`` up to ``scale``, ``|x| - scale / 2`` beyond (Huber, 1964).
+
+    Its slope is continuous and at most 1, and a difference far below ``scale`` still gives a value above 0 in float32. One
+    fused kernel forward and one backward; the square roots of a Charbonnier term cost more than the convolutions around it.
+    """
+    return F.smooth_l1_loss(x, x.new_zeros(()).expand_as(x), reduction="none", beta=scale)
+
+
+def padding_to_multiple(height: int, width: int, multiple: int) -> tuple[int, int]:
+    """Rows and columns to add at the bottom and the right so that both sides divide by ``multiple``."""
+    return -height % multiple, -width % multiple
+
+
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until both sides divide by ``multiple``."""
+    bottom, right = padding_to_multiple(images.shape[-2], images.shape[-1], multiple)
+    if bottom == 0 and right == 0:
+        return images
+    return F.pad(images, (0, right, 0, bottom), mode="replicate")
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions around a skip; no normalisation, so every output sees a bounded neighbourhood only."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        assert self.second.bias is not None
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(F.silu(x))))
+
+
+class Encoder(nn.Module):
+    """Features of one image at strides 2, 4, 8 and 16.
+
+    ``pixel_unshuffle`` lets the first convolution see every pixel at a quarter of the cost of full resolution; each
+    halving is a 2x2 patch projection, so that cells stay centred on the pixels they stand for.
+
+    Args:
+        widths: channels at the four strides.
+    """
+
+    stride = 16
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        w1, w2, w3, w4 = widths
+        self.stem = nn.Conv2d(12, w1, 3, padding=1)
+        self.down2 = nn.Conv2d(w1, w2, 2, stride=2)
+        self.mix2 = nn.Conv2d(w2, w2, 3, padding=1)
+        self.down3 = nn.Conv2d(w2, w3, 2, stride=2)
+        self.mix3 = Residual(w3)
+        self.down4 = nn.Conv2d(w3, w4, 2, stride=2)
+        self.mix4 = Residual(w4)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Images (B, 3, H, W) in [0, 1], sides divisible by 16 -> features (B, w_l, H / 2^l, W / 2^l), l = 1..4."""
+        f1 = F.silu(self.stem(F.pixel_unshuffle(images - 0.5, 2)))
+        f2 = F.silu(self.mix2(F.silu(self.down2(f1))))
+        f3 = self.mix3(self.down3(f2))
+        f4 = self.mix4(self.down4(f3))
+        return f1, f2, f3, f4
+
+
+class PairBlock(nn.Module):
+    """One level of the two-stream pair network.
+
+    Args:
+        features: channels of the encoder's features at this level.
+        channels: channels of each stream.
+        coarser: channels of each stream one level up, 0 at the coarsest level.
+    """
+
+    def __init__(self, features: int, channels: int, coarser: int) -> None:
+        super().__init__()
+        self.odd_in = nn.Conv2d(features, channels, 1, bias=False)
+        self.even_in = nn.Conv2d(2 * features, channels, 1)
+        self.odd_up = nn.Conv2d(coarser, channels, 1, bias=False) if coarser else None
+        self.even_up = nn.Conv2d(coarser, channels, 1, bias=False) if coarser else None
+        self.gate = nn.Conv2d(channels, channels, 1)
+        self.odd_mix = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.even_mix = nn.Conv2d(channels, channels, 3, padding=1)
+        self.even_odd = nn.Conv2d(channels, channels, 1, bias=False)
+        self.gate_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(
+        self, difference: Tensor, total: Tensor, coarser: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Difference and sum of the two images' features, and the coarser level's streams -> (odd, even)."""
+        odd = self.odd_in(difference)
+        even = self.even_in(torch.cat([total, smooth_abs(difference, 0.1)], dim=1))
+        if coarser is not None and self.odd_up is not None and self.even_up is not None:
+            odd = odd + F.interpolate(self.odd_up(coarser[0]), scale_factor=2.0, mode="nearest")
+            even = even + F.interpolate(self.even_up(coarser[1]), scale_factor=2.0, mode="nearest")
+        even = F.silu(even)
+        odd = odd * (1 + torch.tanh(self.gate(even)))
+        even = even + F.silu(self.even_mix(even) + self.even_odd(smooth_abs(odd, 0.1)))
+        odd = odd + self.odd_mix(odd) * torch.tanh(self.gate_out(even))
+        return odd, even

@@ -1,0 +1,316 @@
+"""`RelationalLoss`, the perceptual loss, and `SpatiallyWeightedLoss`, any pixel loss re-weighted by distortion maps."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import huggingface_hub
+import torch
+from torch import Tensor, nn
+
+from . import weights as weights_module
+from .predictor import DistortionPredictor, PairFeatures
+from .relation import AXES, Relation, axis_index
+from .scorer import DistanceTerms, RelationalScorer
+from .validation import check_pair, unknown_name
+
+Reduction = Literal["mean", "sum", "none"]
+REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
+DEFAULT_WEIGHTS = "relqa-v1"
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in REDUCTIONS:
+        raise ValueError(unknown_name("reduction", reduction, REDUCTIONS))
+
+
+def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
+    return values.mean() if reduction == "mean" else values.sum() if reduction == "sum" else values
+
+
+def _axis_weight_vector(axis_weights: Mapping[str, float] | None) -> Tensor:
+    vector = torch.ones(len(AXES))
+    for name, value in (axis_weights or {}).items():
+        index = axis_index(name)
+        if not 0 <= value < float("inf"):
+            raise ValueError(f"axis_weights[{name!r}] must be finite and >= 0, got {value}")
+        vector[index] = value
+    return vector
+
+
+def _range_ends(data_range: float | tuple[float, float]) -> tuple[float, float]:
+    low, high = (0.0, float(data_range)) if isinstance(data_range, int | float) else map(float, data_range)
+    if not low < high:
+        raise ValueError(f"data_range must be a number > 0 or a pair (low, high) with low < high, got {data_range!r}")
+    return low, high
+
+
+class RelationalLoss(nn.Module):
+    """Perceptual distance between two images, and signed maps of what differs, where, how much and in which direction.
+
+    The networks are frozen, stay in evaluation mode whatever ``train()`` is called, and compute in the dtype of their
+    parameters (float32 unless the module is cast): inputs are cast to it, results come back in it.
+
+    Args:
+        weights: a bundled name, else an existing folder, else ``owner/name[@revision]`` on the Hugging Face Hub.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for one value per pair.
+        data_range: a number m for images in [0, m], or a pair (low, high). Values outside are accepted and not clamped.
+        axis_weights: factor per axis name, >= 0 and finite, 1 where missing. The full-resolution floor stays.
+
+    Raises:
+        ValueError: unknown weights, reduction or axis (nearest match offered), a bad factor or range, altered weight files.
+    """
+
+    axis_weights: Tensor
+
+    def __init__(
+        self,
+        weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+        *,
+        reduction: Reduction = "mean",
+        data_range: float | tuple[float, float] = 1.0,
+        axis_weights: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        _check_reduction(reduction)
+        self.reduction: Reduction = reduction
+        self.data_range = _range_ends(data_range)
+        self.register_buffer("axis_weights", _axis_weight_vector(axis_weights), persistent=False)
+        loaded = weights_module.load(weights_module.resolve(weights))
+        self.weights_name = str(weights)
+        self.weights_config = loaded.config
+        card = loaded.folder / weights_module.CARD_FILE
+        self.model_card = card.read_text(encoding="utf-8") if card.is_file() else None
+        self.predictor = DistortionPredictor(**loaded.config["predictor"])
+        self.scorer = RelationalScorer(**loaded.config["scorer"])
+        weights_module.load_strictly(self.predictor, loaded.predictor, weights_module.PREDICTOR_FILE)
+        weights_module.load_strictly(self.scorer, loaded.scorer, weights_module.SCORER_FILE)
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> RelationalLoss:
+        """Stay in evaluation mode: a criterion never learns and never changes with the mode of the module that holds it."""
+        return super().train(False)
+
+    def extra_repr(self) -> str:
+        return f"weights={self.weights_name!r}, reduction={self.reduction!r}, data_range={self.data_range}"
+
+    def forward(self, pred: Tensor, ref: Tensor, *, weight: Tensor | None = None) -> Tensor:
+        """Distance between ``pred`` and ``ref``: lower is better, exactly 0 for equal images.
+
+        Args:
+            pred: (B, 3, H, W), RGB, sRGB-encoded, in ``data_range``; H and W at least 16.
+            ref: same shape and device; receives gradients only if it asks for them.
+            weight: (B, 1, H, W) or (B, H, W), >= 0, how much each pixel counts; normalised to mean 1 per image. Signs are not
+                checked, since that would wait for the device; a weight that is 0 everywhere gives 0.
+
+        Returns:
+            A scalar, or (B,) with ``reduction="none"``.
+
+        Raises:
+            TypeError: not float tensors.
+            ValueError: wrong rank, channels or size, or different shapes or devices.
+        """
+        a, b = self._prepare("pred", pred, "ref", ref)
+        terms = self._terms(self._pair(a, b), a, b, self._normalised(weight, a))
+        return _reduce(terms.parts.sum(dim=1) + terms.floor, self.reduction)
+
+    def relate(self, a: Tensor, b: Tensor, ref: Tensor | None = None) -> Relation:
+        """Everything there is to say of a compared with b.
+
+        Args:
+            a: (B, 3, H, W), RGB, sRGB-encoded, in ``data_range``; H and W at least 16.
+            b: same shape and device.
+            ref: the original both come from, same shape, or None. With it the score is
+                ``distance(b, ref) - distance(a, ref)``; without it, a learned judgement of the two images alone, which stays
+                near 0 where a pair cannot tell (a brighter version of what?).
+
+        Returns:
+            A :class:`Relation`. Maps and score are computed when first asked for.
+        """
+        if ref is not None:
+            check_pair("a", a, "ref", ref)
+        first, second = self._prepare("a", a, "b", b)
+        pair = self._pair(first, second)
+        terms = self._terms(pair, first, second, None)
+
+        def compute_score() -> Tensor:
+            if ref is None:
+                return self.scorer.judge(pair)
+            anchor = self._in_unit_range(ref)
+            return self._distance(second, anchor) - self._distance(first, anchor)
+
+        return Relation(
+            distance=terms.parts.sum(dim=1) + terms.floor,
+            parts=terms.parts,
+            floor=terms.floor,
+            decode_maps=lambda: self.predictor.decode(pair, first, second),
+            compute_score=compute_score,
+        )
+
+    def info(self) -> dict[str, Any]:
+        """Which weights these are: name, sha256 of the files, provenance. Meant to be printed beside reported figures."""
+        return {
+            "weights": self.weights_name,
+            "files": self.weights_config["files"],
+            "provenance": self.weights_config.get("provenance", {}),
+        }
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+        *,
+        revision: str | None = None,
+        reduction: Reduction = "mean",
+        data_range: float | tuple[float, float] = 1.0,
+        axis_weights: Mapping[str, float] | None = None,
+    ) -> RelationalLoss:
+        """Load a weights folder: bundled, local, or on the Hub at ``revision``. Arguments as in the constructor."""
+        name = name_or_path if revision is None else f"{os.fspath(name_or_path)}@{revision}"
+        return cls(name, reduction=reduction, data_range=data_range, axis_weights=axis_weights)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write the whole weights folder (config, both safetensors files, model card); returns its path."""
+        weights_module.save(
+            folder,
+            predictor={name: tensor.float() for name, tensor in self.predictor.state_dict().items()},
+            predictor_config=self.predictor.config,
+            scorer={name: tensor.float() for name, tensor in self.scorer.state_dict().items()},
+            scorer_config=self.scorer.config,
+            provenance=self.weights_config.get("provenance", {}),
+            card=self.model_card,
+        )
+        return Path(folder)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str = "Upload relqa_loss weights",
+    ) -> str:
+        """Upload the whole weights folder to ``owner/name`` on the Hugging Face Hub; returns the address of the commit."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            api = huggingface_hub.HfApi(token=token)
+            api.create_repo(repo_id, private=private, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+        return str(commit.commit_url)
+
+    def _prepare(self, a_name: str, a: Tensor, b_name: str, b: Tensor) -> tuple[Tensor, Tensor]:
+        check_pair(a_name, a, b_name, b)
+        return self._in_unit_range(a), self._in_unit_range(b)
+
+    def _in_unit_range(self, images: Tensor) -> Tensor:
+        low, high = self.data_range
+        images = images.to(self.axis_weights.dtype)
+        return images if (low, high) == (0.0, 1.0) else (images - low) / (high - low)
+
+    def _pair(self, a: Tensor, b: Tensor) -> PairFeatures:
+        # Two calls of equal shape: inside one batch the last bits could depend on the position, and identity would not be 0.
+        return self.predictor.relate(self.predictor.encode(a), self.predictor.encode(b))
+
+    def _terms(self, pair: PairFeatures, a: Tensor, b: Tensor, weight: Tensor | None) -> DistanceTerms:
+        terms = self.scorer.distance_terms(pair, a, b, weight)
+        return DistanceTerms(terms.parts * self.axis_weights, terms.floor)
+
+    def _distance(self, a: Tensor, b: Tensor) -> Tensor:
+        terms = self._terms(self._pair(a, b), a, b, None)
+        return terms.parts.sum(dim=1) + terms.floor
+
+    def _normalised(self, weight: Tensor | None, images: Tensor) -> Tensor | None:
+        if weight is None:
+            return None
+        return normalise_weight(weight, images)
+
+
+def normalise_weight(weight: Tensor, images: Tensor) -> Tensor:
+    """Weight map (B, 1, H, W) of mean 1 per image, from (B, 1, H, W) or (B, H, W), in the dtype of ``images``.
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: another shape than ``images`` or another device.
+    """
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"weight must be a torch.Tensor, got {type(weight).__name__}")
+    batch, _, height, width = images.shape
+    if tuple(weight.shape) not in ((batch, 1, height, width), (batch, height, width)):
+        wanted = f"({batch}, 1, {height}, {width}) or ({batch}, {height}, {width})"
+        raise ValueError(f"weight must have shape {wanted}, got {tuple(weight.shape)}")
+    if weight.device != images.device:
+        raise ValueError(f"weight must be on {images.device} like the images, got {weight.device}")
+    weight = weight.reshape(batch, 1, height, width).to(images.dtype)
+    mean = weight.mean(dim=(1, 2, 3), keepdim=True)
+    return weight / mean.clamp_min(torch.finfo(weight.dtype).tiny)
+
+
+class SpatiallyWeightedLoss(nn.Module):
+    """Any per-pixel loss, re-weighted towards the places where the distortion maps say that something is wrong.
+
+    The weight is ``1 + strength * m / mean(m)``, normalised to mean 1 per image, with ``m`` the sum of the detached
+    ``|maps|`` of the followed axes; where the images are equal ``m`` is 0 and every pixel weighs the same.
+
+    Args:
+        base: per-pixel loss, ``base(pred, ref)`` of shape (B, C, H, W) or (B, H, W), e.g. ``nn.L1Loss(reduction="none")``.
+        relational_loss: where the maps come from; the default weights if None.
+        axes: names of the axes to follow; all if None.
+        strength: >= 0; 0 gives back the plain mean of the base loss.
+        reduction: ``"mean"`` or ``"sum"`` over the batch of per-image means, or ``"none"`` for (B,).
+
+    Raises:
+        ValueError: unknown axis or reduction (nearest match offered), negative strength.
+    """
+
+    def __init__(
+        self,
+        base: nn.Module,
+        relational_loss: RelationalLoss | None = None,
+        *,
+        axes: Iterable[str] | None = None,
+        strength: float = 1.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        _check_reduction(reduction)
+        if not 0 <= strength < float("inf"):
+            raise ValueError(f"strength must be finite and >= 0, got {strength}")
+        self.base = base
+        self.relational_loss = RelationalLoss() if relational_loss is None else relational_loss
+        self.channels = [axis_index(name) for name in (AXES if axes is None else axes)]
+        self.strength = strength
+        self.reduction: Reduction = reduction
+
+    def weights(self, pred: Tensor, ref: Tensor) -> Tensor:
+        """Detached weight map (B, 1, H, W) of mean 1 per image, in float32 or the dtype of the relational loss."""
+        with torch.no_grad():
+            maps = self.relational_loss.relate(pred, ref).maps[:, self.channels]
+            emphasis = maps.abs().sum(dim=1, keepdim=True)
+            mean = emphasis.mean(dim=(1, 2, 3), keepdim=True)
+            relative = emphasis / mean.clamp_min(torch.finfo(mean.dtype).tiny)
+            return normalise_weight(1 + self.strength * relative, emphasis)
+
+    def forward(self, pred: Tensor, ref: Tensor) -> Tensor:
+        """Weighted mean of the base loss; shapes and errors as :meth:`RelationalLoss.forward`.
+
+        Raises:
+            ValueError: the base loss does not return one value per pixel.
+        """
+        values = self.base(pred, ref)
+        if values.ndim not in (3, 4) or values.shape[0] != pred.shape[0] or values.shape[-2:] != pred.shape[-2:]:
+            raise ValueError(
+                f"base must return one value per pixel, (B, C, H, W) or (B, H, W) for pred of shape {tuple(pred.shape)}, "
+                f"got {tuple(values.shape)}; build it with reduction='none'"
+            )
+        if values.ndim == 3:
+            values = values.unsqueeze(1)
+        weighted = (values * self.weights(pred, ref).to(values.dtype)).mean(dim=(1, 2, 3))
+        return _reduce(weighted, self.reduction)

@@ -1,0 +1,129 @@
+"""`DistortionPredictor`: from an ordered pair of images to signed maps, one per distortion axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import Encoder, PairBlock, pad_to_multiple
+from .relation import AXES
+from .validation import check_pair
+
+VISIBLE_STEP = 2 / 255
+"""Local root-mean-square difference at which a map reaches half of its value: about two 8-bit steps."""
+
+
+class PairFeatures(NamedTuple):
+    """Two-stream features of a batch of pairs.
+
+    ``difference``: encoder features of a minus those of b at strides 2, 4, 8, 16. ``odd`` and ``even``: the pair network's
+    streams at strides 4, 8, 16; ``difference`` and ``odd`` change sign when the images are swapped, ``even`` does not.
+    ``total``: sum of the encoder features at stride 2.
+    """
+
+    difference: tuple[Tensor, ...]
+    total: Tensor
+    odd: tuple[Tensor, ...]
+    even: tuple[Tensor, ...]
+
+
+class DistortionPredictor(nn.Module):
+    """Signed, spatially aware maps of what one image shows more of than the other (design after arXiv 2605.02863).
+
+    Anti-symmetric by construction: ``predictor(a, b)`` is bitwise ``-predictor(b, a)`` in eager float32 and float64, and
+    exactly zero for equal images. Every output sees a bounded neighbourhood of the input.
+
+    Args:
+        widths: encoder channels at strides 2, 4, 8, 16.
+        pair_widths: channels of the two-stream pair network at strides 2, 4, 8, 16.
+    """
+
+    def __init__(
+        self, widths: Sequence[int] = (16, 48, 80, 112), pair_widths: Sequence[int] = (24, 32, 64, 80)
+    ) -> None:
+        super().__init__()
+        self.config = {"widths": list(widths), "pair_widths": list(pair_widths)}
+        self.encoder = Encoder(widths)
+        p1, p2, p3, p4 = pair_widths
+        self.pair4 = PairBlock(widths[3], p4, 0)
+        self.pair3 = PairBlock(widths[2], p3, p4)
+        self.pair2 = PairBlock(widths[1], p2, p3)
+        self.pair1 = PairBlock(widths[0], p1, p2)
+        self.head2 = nn.Conv2d(p2, len(AXES), 1, bias=False)
+        self.head1 = nn.Conv2d(p1, len(AXES), 1, bias=False)
+
+    @property
+    def stride(self) -> int:
+        """Sides of encoded images must divide by this; :meth:`encode` pads them."""
+        return self.encoder.stride
+
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features of one side of the pair at strides 2, 4, 8, 16.
+
+        Args:
+            images: (B, 3, H, W) sRGB in [0, 1]; sides that do not divide by 16 are padded by repeating the border.
+
+        Returns:
+            Four tensors (B, widths[l], H' / 2^(l+1), W' / 2^(l+1)), H' and W' being the padded sides.
+        """
+        # One layout for every caller: convolution kernels, and with them the last bits, differ between layouts.
+        return self.encoder(pad_to_multiple(images, self.stride).contiguous(memory_format=torch.channels_last))
+
+    def relate(self, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> PairFeatures:
+        """Run the pair network at strides 16, 8 and 4 on the features of a and b (see :meth:`encode`)."""
+        difference = tuple(fa - fb for fa, fb in zip(features_a, features_b, strict=True))
+        total = tuple(fa + fb for fa, fb in zip(features_a, features_b, strict=True))
+        streams4 = self.pair4(difference[3], total[3], None)
+        streams3 = self.pair3(difference[2], total[2], streams4)
+        streams2 = self.pair2(difference[1], total[1], streams3)
+        odd, even = zip(streams2, streams3, streams4, strict=True)
+        return PairFeatures(difference, total[0], odd, even)
+
+    def half_resolution_maps(self, pair: PairFeatures) -> Tensor:
+        """Signed maps (B, len(AXES), H' / 2, W' / 2), before they are confined to visible differences."""
+        odd1, _ = self.pair1(pair.difference[0], pair.total, (pair.odd[0], pair.even[0]))
+        coarse = F.interpolate(self.head2(pair.odd[0]), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return coarse + self.head1(odd1)
+
+    def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
+        """Full-resolution signed maps (B, len(AXES), H, W), zero wherever the two images agree in a 5x5 neighbourhood."""
+        height, width = a.shape[-2:]
+        maps = F.interpolate(self.half_resolution_maps(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return maps[..., :height, :width] * visible_difference(a, b)
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Signed maps of a compared with b.
+
+        Args:
+            a: (B, 3, H, W) sRGB in [0, 1], H and W at least 16.
+            b: same shape and device.
+
+        Returns:
+            (B, len(AXES), H, W); positive where a shows more of the axis than b. In units of calibrated severity; on the
+            shift axes a value of 1 stands for 4 pixels.
+
+        Raises:
+            TypeError: not float tensors.
+            ValueError: wrong rank, channels or size, or different shapes or devices.
+        """
+        check_pair("a", a, "b", b)
+        pair = self.relate(self.encode(a), self.encode(b))
+        return self.decode(pair, a, b)
+
+
+def visible_difference(a: Tensor, b: Tensor) -> Tensor:
+    """Where two images differ visibly: (B, 1, H, W) in [0, 1), even, 0 where a 5x5 neighbourhood is equal.
+
+    ``E / (E + VISIBLE_STEP^2)`` with ``E`` the squared difference, averaged over channels by the mean and over pixels by a
+    5x5 binomial window, so that an isolated defect peaks at its own pixel.
+    """
+    energy = (a - b).square().mean(dim=1, keepdim=True)
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=energy.dtype, device=energy.device) / 16
+    energy = F.conv2d(F.pad(energy, (2, 2, 2, 2), mode="replicate"), taps.outer(taps)[None, None])
+    return energy / (energy + VISIBLE_STEP**2)
+
+

@@ -1,0 +1,92 @@
+"""The axes, and `Relation`: what one batch of image pairs has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+from torch import Tensor
+
+from .validation import unknown_name
+
+AXES: tuple[str, ...] = (
+    "blur",
+    "noise",
+    "chroma_noise",
+    "impulse",
+    "blocking",
+    "ringing",
+    "banding",
+    "aliasing",
+    "fringing",
+    "brightness",
+    "contrast",
+    "saturation",
+    "tint_blue",
+    "tint_red",
+    "shift_x",
+    "shift_y",
+    "occlusion",
+)
+"""Names of the map channels, in order."""
+
+TONE_AXES: tuple[str, ...] = ("brightness", "contrast", "saturation", "tint_blue", "tint_red")
+SHIFT_AXES: tuple[str, ...] = ("shift_x", "shift_y")
+
+PIXELS_PER_UNIT_SHIFT = 4.0
+"""A map value of 1 on ``shift_x`` or ``shift_y`` stands for this many pixels."""
+
+
+def axis_index(name: str) -> int:
+    """Channel of an axis; ValueError with the nearest match for an unknown name."""
+    if name not in AXES:
+        raise ValueError(unknown_name("axis", name, AXES))
+    return AXES.index(name)
+
+
+class Relation:
+    """How image a compares with image b, for each pair of a batch; everything in it carries gradients.
+
+    Attributes:
+        distance: (B,) how far a and b look apart: symmetric, >= 0, exactly 0 for equal images, lower is better. In units of
+            calibrated severity: about 1 for the strongest level of the bank.
+        parts: (B, len(AXES)) >= 0, the distance split by axis; ``parts.sum(1) + floor`` is ``distance``.
+        floor: (B,) >= 0, the full-resolution term that no axis weight switches off.
+        maps: (B, len(AXES), H, W) signed; positive where a shows more of the axis than b, anti-symmetric, aligned with the
+            input pixels. Decoded when first asked for, then kept.
+        score: (B,) anti-symmetric; positive where a is better than b. Not a loss: its slope at identity is not zero and it
+            has no lower bound. Computed when first asked for, then kept.
+    """
+
+    def __init__(
+        self,
+        distance: Tensor,
+        parts: Tensor,
+        floor: Tensor,
+        decode_maps: Callable[[], Tensor],
+        compute_score: Callable[[], Tensor],
+    ) -> None:
+        self.distance = distance
+        self.parts = parts
+        self.floor = floor
+        self._decode_maps = decode_maps
+        self._compute_score = compute_score
+
+    @cached_property
+    def maps(self) -> Tensor:
+        return self._decode_maps()
+
+    @cached_property
+    def score(self) -> Tensor:
+        return self._compute_score()
+
+    def __getitem__(self, axis: str) -> Tensor:
+        """Signed map (B, H, W) of one axis by name."""
+        return self.maps[:, axis_index(axis)]
+
+    def dominant(self) -> list[str]:
+        """Name of the axis with the largest part, for each pair (waits for the device)."""
+        return [AXES[k] for k in self.parts.detach().argmax(dim=1).tolist()]
+
+    def __repr__(self) -> str:
+        return f"Relation({self.distance.shape[0]} pairs on {self.distance.device})"

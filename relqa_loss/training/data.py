@@ -1,0 +1,129 @@
+"""Photographs, crops and batches: a batch is a function of (seed, step), whatever the number of workers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..images import list_images, read_each
+
+Batch = TypeVar("Batch")
+
+FLAT = 0.02
+"""A crop whose standard deviation is below this shows nothing a distortion could act on; another one is drawn."""
+
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Photographs of one folder, split by source image.
+
+    Attributes:
+        training: uint8 (3, H, W) each.
+        validation: uint8 (3, H, W) each.
+        digest: sha256 over names and contents of all of them: the data manifest's hash.
+        skipped: files that were left out, with the reason.
+    """
+
+    training: list[Tensor]
+    validation: list[Tensor]
+    digest: str
+    skipped: tuple[str, ...]
+
+
+def load_photographs(folder: str | Path, validation_share: float, smallest_side: int) -> Photographs:
+    """Read every photograph below ``folder`` into memory (3 bytes a pixel) and split them by a hash of their names.
+
+    Raises:
+        ValueError: an empty or unreadable folder, or no photograph with both sides of at least ``smallest_side``.
+    """
+    training, validation, skipped, digest = [], [], [], hashlib.sha256()
+    for path, image in read_each(list_images(folder, recursive=True)):
+        if isinstance(image, str):
+            skipped.append(f"{path.name}: {image}")
+            continue
+        pixels = (image * 255).round().to(torch.uint8)
+        digest.update(path.name.encode())
+        digest.update(pixels.numpy().tobytes())
+        if min(pixels.shape[1:]) < smallest_side:
+            skipped.append(f"{path.name}: smaller than a crop of {smallest_side} pixels")
+            continue
+        share = int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16) / 2**32
+        (validation if share < validation_share else training).append(pixels)
+    if not training:
+        reason = f" ({len(skipped)} left out, the first: {skipped[0]})" if skipped else ""
+        raise ValueError(f"data folder {folder} has no photograph to train on{reason}")
+    return Photographs(training, validation or training[:1], digest.hexdigest(), tuple(skipped))
+
+
+def seeded(*numbers: int) -> Generator:
+    """CPU generator whose seed is a hash of the numbers, so that neighbouring steps share nothing."""
+    text = ",".join(str(number) for number in numbers)
+    return Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+
+def random_crops(
+    photographs: Sequence[Tensor], count: int, side: int, smallest_scale: float, generator: Generator
+) -> Tensor:
+    """Crops (count, 3, side, side) in [0, 1]: random photograph, scale, place and mirroring."""
+
+    def uniform() -> float:
+        return float(torch.rand((), generator=generator))
+
+    crops = []
+    for _ in range(count):
+        for _attempt in range(5):
+            photo = photographs[int(torch.randint(len(photographs), (), generator=generator))]
+            limit = min(photo.shape[1:]) / side
+            scale = max(smallest_scale + (1 - smallest_scale) * uniform(), min(1.0, 1 / limit))
+            source = min(round(side / scale), *photo.shape[1:])
+            top = int(uniform() * (photo.shape[1] - source + 1))
+            left = int(uniform() * (photo.shape[2] - source + 1))
+            crop = photo[None, :, top : top + source, left : left + source].float() / 255
+            if source != side:
+                crop = F.interpolate(crop, (side, side), mode="bilinear", antialias=True, align_corners=False)
+            if crop.std() > FLAT:
+                break
+        crops.append(crop.flip(3) if uniform() < 0.5 else crop)
+    return torch.cat(crops).clamp(0, 1)
+
+
+class StepDataset(Dataset[Batch], Generic[Batch]):
+    """Item number n is the batch of step n, made by ``make(n)``."""
+
+    def __init__(self, make: Callable[[int], Batch], steps: int) -> None:
+        self.make = make
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        return self.make(step)
+
+
+def _one_thread(_worker: int) -> None:
+    # Data workers run beside the training process: more threads would only take its cores away.
+    torch.set_num_threads(1)
+
+
+def batches(make: Callable[[int], Batch], start: int, steps: int, workers: int) -> Iterator[Batch]:
+    """Batches of steps ``start`` ... ``steps - 1``, in order."""
+    loader: DataLoader[Any] = DataLoader(
+        StepDataset(make, steps),
+        batch_size=None,
+        sampler=range(start, steps),
+        num_workers=workers,
+        worker_init_fn=_one_thread,
+        prefetch_factor=4 if workers else None,
+    )
+    return iter(loader)

@@ -1,0 +1,174 @@
+"""The training loop both stages share: schedule, averaging, atomic checkpoints, metrics log, resuming."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .data import batches
+from .recipe import StageConfig
+
+CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.jsonl"
+GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: for progress bars."""
+
+    stage: str
+    step: int
+    steps: int
+    loss: float
+    steps_per_second: float
+    seconds_left: float
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary sibling, then put it in place in one step: an interruption leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def schedule(step: int, config: StageConfig) -> float:
+    """Learning rate at a step: linear warm-up, then half a cosine down to 1 % of the peak."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    along = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(along, 1.0))))
+
+
+class _Log:
+    """Metrics as JSON lines; after an interruption, lines beyond the checkpoint are dropped."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        kept = []
+        if start and path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                # The last line can be cut in two by the interruption.
+                if line.endswith("}") and json.loads(line)["step"] <= start:
+                    kept.append(line + "\n")
+        write_atomically(path, lambda temporary: _write_text(temporary, "".join(kept)))
+        self._path = path
+
+    def write(self, values: Mapping[str, float]) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+
+
+def run(
+    stage: str,
+    model: nn.Module,
+    config: StageConfig,
+    make_batch: Callable[[int], Any],
+    loss_of: Callable[[Any], tuple[Tensor, dict[str, Tensor]]],
+    validate: Callable[[nn.Module], dict[str, float]],
+    out: Path,
+    *,
+    fingerprint: str,
+    resume: bool,
+    device: torch.device,
+    progress: ProgressCallback | None,
+) -> nn.Module:
+    """Train ``model`` and leave the moving average of its weights in it.
+
+    Args:
+        stage: name for messages and logs.
+        model: on ``device``.
+        config: the stage's configuration.
+        make_batch: step -> batch; runs in worker processes.
+        loss_of: batch -> (loss, further values for the log); runs under the stage's precision.
+        validate: averaged model -> figures for the log.
+        out: folder for ``checkpoint.pt`` and ``metrics.jsonl``.
+        fingerprint: of recipe and data; a checkpoint with another one is refused.
+        resume: go on from the checkpoint in ``out`` if there is one.
+        device: where the model is.
+        progress: called after every logged step.
+
+    Raises:
+        ValueError: a checkpoint of another recipe or other data; a run is there and ``resume`` is False; the loss is no
+            longer finite.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / CHECKPOINT
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average)
+    )
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
+    start = 0
+    if checkpoint.exists():
+        if not resume:
+            raise ValueError(f"{out} already holds a run; resume it or choose another folder")
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state["fingerprint"] != fingerprint:
+            raise ValueError(f"the checkpoint in {out} belongs to another recipe or other data; choose another folder")
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+
+    def save(step: int) -> None:
+        state = {
+            "fingerprint": fingerprint,
+            "step": step,
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
+        write_atomically(checkpoint, lambda path: torch.save(state, path))
+
+    log = _Log(out / METRICS, start)
+    amp = torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
+    sums: dict[str, Tensor] = {}
+    began = last_save = time.monotonic()
+    for step, batch in enumerate(batches(make_batch, start, config.steps, config.workers), start=start):
+        for group in optimiser.param_groups:
+            group["lr"] = schedule(step, config)
+        with amp:
+            loss, extra = loss_of(batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(trainable, GRADIENT_NORM)
+        optimiser.step()
+        average.update_parameters(model)
+        for name, value in {"loss": loss, **extra}.items():
+            sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach()
+        done = step + 1
+        if done % config.log_every == 0 or done == config.steps:
+            count = (done - 1) % config.log_every + 1
+            means = {name: float(value) / count for name, value in sums.items()}
+            sums = {}
+            if not math.isfinite(means["loss"]):
+                raise ValueError(f"the {stage}'s loss is no longer finite at step {done}; lower the learning rate")
+            rate = (done - start) / (time.monotonic() - began)
+            line = {"step": done, "learning_rate": schedule(step, config), "steps_per_second": rate, **means}
+            if done % config.validate_every == 0 or done == config.steps:
+                line |= validate(average.module)
+            log.write(line)
+            if progress is not None:
+                progress(Progress(stage, done, config.steps, means["loss"], rate, (config.steps - done) / rate))
+        if time.monotonic() - last_save > config.checkpoint_seconds or done == config.steps:
+            save(done)
+            last_save = time.monotonic()
+    model.load_state_dict(average.module.state_dict())
+    return model

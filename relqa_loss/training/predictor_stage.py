@@ -1,0 +1,172 @@
+"""First stage: the predictor learns the engine's signed maps, on its own objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distortions import BANK, Distortion, DistortionEngine
+from ..predictor import DistortionPredictor
+from ..relation import AXES
+from .data import Photographs, load_photographs, random_crops, seeded
+from .loop import ProgressCallback, run
+from .recipe import PredictorConfig, Recipe
+
+MAP_SCALE = 0.1
+"""Map error, in severity units, below which the regression loss grows quadratically."""
+
+SINGLE = {1: 1.0}
+VALIDATION_CROPS = 4
+VALIDATION_SEVERITY = (0.3, 1.0)
+
+
+class PairBatch(NamedTuple):
+    """Pairs (B, 3, H, W) with their targets at half resolution: ``maps`` (B, len(AXES), H / 2, W / 2), ``weight`` (B, 1, ...)."""
+
+    a: Tensor
+    b: Tensor
+    maps: Tensor
+    weight: Tensor
+
+
+def accepted_axes(distortion: Distortion) -> Tensor:
+    """Which axes count as right for an operator: (len(AXES),) bool, effects of at least half of the largest."""
+    return torch.tensor([abs(distortion.effects.get(axis, 0.0)) >= 0.5 for axis in AXES])
+
+
+@dataclass(frozen=True)
+class _MakePairs:
+    """Step -> batch of pairs; a plain object, so that worker processes can receive it."""
+
+    photographs: list[Tensor]
+    recipe: Recipe
+    engine: DistortionEngine
+
+    def __call__(self, step: int) -> PairBatch:
+        config = self.recipe.predictor
+        generator = seeded(self.recipe.seed, 1, step)
+        crops = random_crops(
+            self.photographs, config.batch, config.crop, self.recipe.data.smallest_scale, generator
+        )
+        first = self.engine(crops, generator=generator)
+        a, b, maps, weight = first.distorted, crops.clone(), first.maps, first.weight
+        other = torch.rand(config.batch, generator=generator) < config.both_distorted
+        if other.any():
+            second = self.engine(crops[other], generator=generator)
+            b[other] = second.distorted
+            maps[other] = maps[other] - second.maps
+            # Where one of the two changed the picture visibly, the pair differs; no trace in one is no trace in the pair.
+            traceless = (weight[other] == 0) & (second.weight == 0)
+            weight[other] = torch.where(traceless, 0.0, torch.maximum(weight[other], second.weight))
+        weight = weight.unsqueeze(1)
+        small_weight = F.avg_pool2d(weight, 2)
+        return PairBatch(a, b, F.avg_pool2d(maps * weight, 2) / small_weight.clamp_min(1e-6), small_weight)
+
+
+def map_loss(maps: Tensor, target: Tensor, weight: Tensor, type_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Dense regression of the maps, and a cross-entropy on the share of each axis.
+
+    Args:
+        maps: (B, len(AXES), h, w) predicted.
+        target: same shape.
+        weight: (B, 1, h, w) >= 0; pictures without visible change count nothing.
+        type_weight: weight of the cross-entropy.
+    """
+    total = weight.sum(dim=(2, 3)).clamp_min(1e-3)
+    visible = (weight.mean(dim=(1, 2, 3)) > 1e-3).float()
+
+    def mean(values: Tensor) -> Tensor:
+        return (values * weight).sum(dim=(2, 3)) / total
+
+    def over_pairs(values: Tensor) -> Tensor:
+        return (values * visible).sum() / visible.sum().clamp_min(1)
+
+    maps = maps.float()
+    error = F.smooth_l1_loss(maps, target, reduction="none", beta=MAP_SCALE)
+    dense = over_pairs(mean(error).sum(dim=1))
+    true_share = F.normalize(mean(target.abs()), p=1, dim=1)
+    share = mean(maps.abs()) + 1e-3
+    share = share / share.sum(dim=1, keepdim=True)
+    types = over_pairs(-(true_share * share.log()).sum(dim=1))
+    return dense + type_weight * types, {"dense": dense, "types": types}
+
+
+@torch.no_grad()
+def quick_axis_accuracy(
+    predictor: DistortionPredictor, photographs: list[Tensor], crop: int, seed: int, device: torch.device
+) -> float:
+    """Share of operators' pictures whose strongest mean |map| is on an accepted axis, on a few validation crops."""
+    right = torch.zeros(())
+    count = 0
+    for index, distortion in enumerate(d for d in BANK if d.trace):
+        generator = seeded(seed, 2, index)
+        engine = DistortionEngine([distortion], components=SINGLE, severity=VALIDATION_SEVERITY)
+        crops = random_crops(photographs, VALIDATION_CROPS, crop, 1.0, generator)
+        triplet = engine(crops, generator=generator)
+        maps = predictor(triplet.distorted.to(device), crops.to(device)).float().cpu()
+        strength = (maps.abs() * triplet.weight.unsqueeze(1)).mean(dim=(2, 3))
+        right += accepted_axes(distortion)[strength.argmax(dim=1)].float().sum()
+        count += VALIDATION_CROPS
+    return float(right) / count
+
+
+def train_predictor(
+    recipe: Recipe,
+    data: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    progress: ProgressCallback | None = None,
+) -> tuple[DistortionPredictor, Photographs]:
+    """Train a predictor by a recipe; its folder then holds ``checkpoint.pt`` and ``metrics.jsonl``.
+
+    Args:
+        recipe: both stages' recipe; the ``predictor`` section is used.
+        data: folder of pristine photographs, searched recursively.
+        out: folder of this stage.
+        resume: go on from the checkpoint there.
+        device: where to train.
+        progress: called at every logged step.
+
+    Returns:
+        The averaged predictor in evaluation mode, and the photographs.
+
+    Raises:
+        ValueError: no usable photographs, or a checkpoint of another run.
+    """
+    config: PredictorConfig = recipe.predictor
+    device = torch.device(device)
+    photographs = load_photographs(data, recipe.data.validation_share, config.crop)
+    torch.manual_seed(recipe.seed)
+    predictor = DistortionPredictor(config.widths, config.pair_widths).to(device, memory_format=torch.channels_last)
+
+    def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        a, b, target, weight = (tensor.to(device) for tensor in batch)
+        pair = predictor.relate(predictor.encode(a), predictor.encode(b))
+        return map_loss(predictor.half_resolution_maps(pair), target, weight, config.type_weight)
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, DistortionPredictor)
+        accuracy = quick_axis_accuracy(model, photographs.validation, config.crop, recipe.seed, device)
+        return {"validation_axis_accuracy": accuracy}
+
+    run(
+        "predictor",
+        predictor,
+        config,
+        _MakePairs(photographs.training, recipe, DistortionEngine()),
+        loss_of,
+        validate,
+        Path(out),
+        fingerprint=f"{recipe.digest()}-{photographs.digest}",
+        resume=resume,
+        device=device,
+        progress=progress,
+    )
+    return predictor.eval(), photographs

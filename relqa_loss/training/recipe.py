@@ -1,0 +1,213 @@
+"""Recipes: everything a training run depends on besides its data, as frozen dataclasses read from TOML."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.resources
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..validation import unknown_name
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Photographs and how crops are taken.
+
+    Attributes:
+        validation_share: part of the photographs set aside, chosen by a hash of the file name, so that it does not depend on
+            what else is in the folder.
+        smallest_scale: crops are taken from photographs reduced by a random factor between this and 1.
+    """
+
+    validation_share: float = 0.08
+    smallest_scale: float = 0.6
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """What both stages share.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: crops (predictor) or tiers (scorer) a step.
+        crop: side of a crop in pixels, a multiple of 16.
+        learning_rate: peak of the schedule: linear warm-up over ``warmup`` steps, then a half cosine to 1 % of the peak.
+        warmup: steps.
+        weight_decay: of AdamW.
+        average: decay of the exponential moving average of the weights; the average is what is kept.
+        precision: ``"bfloat16"`` (autocast) or ``"float32"``.
+        workers: processes that make training data; 0 makes it in the training process. The data does not depend on it.
+        checkpoint_seconds: time between two checkpoints.
+        log_every: steps between two lines of the metrics log.
+        validate_every: steps between two looks at the validation photographs.
+    """
+
+    steps: int = 1000
+    batch: int = 16
+    crop: int = 128
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 1e-4
+    average: float = 0.998
+    precision: str = "bfloat16"
+    workers: int = 1
+    checkpoint_seconds: float = 120.0
+    log_every: int = 20
+    validate_every: int = 500
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(unknown_name("precision", self.precision, PRECISIONS))
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"steps and batch must be >= 1, got {self.steps} and {self.batch}")
+        if self.crop < 16 or self.crop % 16:
+            raise ValueError(f"crop must be a multiple of 16 of at least 16, got {self.crop}")
+
+
+@dataclass(frozen=True)
+class PredictorConfig(StageConfig):
+    """Predictor stage.
+
+    Attributes:
+        widths: encoder channels at strides 2, 4, 8, 16.
+        pair_widths: pair network channels at strides 2, 4, 8, 16.
+        type_weight: weight of the cross-entropy on the share of each axis, beside the dense regression.
+        both_distorted: share of pairs in which neither image is the original.
+    """
+
+    widths: tuple[int, ...] = (16, 48, 80, 112)
+    pair_widths: tuple[int, ...] = (24, 32, 64, 80)
+    type_weight: float = 0.5
+    both_distorted: float = 0.25
+
+
+@dataclass(frozen=True)
+class ScorerConfig(StageConfig):
+    """Scorer stage.
+
+    Attributes:
+        tier: images in a tier.
+        kinds: probability of each kind of tier.
+        channels: projected differences a level.
+        floor_weight: weight of the full-resolution floor.
+        temperature: of the ranking loss, on log-distances.
+        scale_weight: weight of the pull of log-distance towards log-severity (single-operator tiers).
+        axis_weight: weight of the cross-entropy that ties the parts to the declared axes.
+        judge_weight: weight of the unanchored judgement's ranking loss.
+    """
+
+    tier: int = 5
+    kinds: dict[str, float] = field(
+        default_factory=lambda: {"ladder": 0.4, "dominance": 0.2, "inclusion": 0.1, "kinds": 0.3}
+    )
+    channels: int = 32
+    floor_weight: float = 0.5
+    temperature: float = 0.1
+    scale_weight: float = 0.2
+    axis_weight: float = 0.2
+    judge_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run: both stages, their data and their seed."""
+
+    name: str
+    seed: int
+    data: DataConfig
+    predictor: PredictorConfig
+    scorer: ScorerConfig
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain values, as JSON can hold them."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    def digest(self) -> str:
+        """sha256 of the recipe's values (not of its comments)."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def bundled_recipes() -> tuple[str, ...]:
+    """Names of the recipes that travel with the package."""
+    folder = importlib.resources.files(__package__) / "recipes"
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def load_recipe(name_or_path: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Read a bundled recipe by name, or a TOML file.
+
+    Args:
+        name_or_path: a bundled name, else a path.
+        overrides: dotted key -> TOML value as text, e.g. ``{"predictor.steps": "200"}``.
+
+    Raises:
+        ValueError: no such recipe, not TOML, an unknown or missing key (nearest match offered), a value of another type.
+    """
+    bundled = bundled_recipes()
+    if str(name_or_path) in bundled:
+        text = (importlib.resources.files(__package__) / "recipes" / f"{name_or_path}.toml").read_text(encoding="utf-8")
+    elif Path(name_or_path).is_file():
+        text = Path(name_or_path).read_text(encoding="utf-8")
+    else:
+        raise ValueError(unknown_name("recipe", str(name_or_path), bundled) + "; the path of a TOML file would also do")
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"recipe {name_or_path} is not valid TOML: {error}") from error
+    for key, value in (overrides or {}).items():
+        _override(values, key, value)
+    return _build(Recipe, values, "recipe")
+
+
+def _override(values: dict[str, Any], key: str, text: str) -> None:
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"recipe key {key!r} goes through {section!r}, which is not a section")
+    values[last] = value
+
+
+def _build(cls: Any, values: Any, where: str) -> Any:
+    """Dataclass from nested plain values, with every key and type checked."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where} must be a section, got {values!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise ValueError(unknown_name(f"key in {where}", key, fields))
+    arguments = {}
+    sections = {"data": DataConfig, "predictor": PredictorConfig, "scorer": ScorerConfig}
+    for key, f in fields.items():
+        if key in sections and cls is Recipe:
+            arguments[key] = _build(sections[key], values.get(key, {}), f"{where}.{key}")
+        elif key in values:
+            arguments[key] = _checked(values[key], str(f.type), f"{where}.{key}")
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where} lacks the key {key!r}")
+    return cls(**arguments)
+
+
+def _checked(value: Any, wanted: str, where: str) -> Any:
+    if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted.startswith("tuple") and isinstance(value, list) and all(isinstance(item, int) for item in value):
+        return tuple(value)
+    if wanted.startswith("dict") and isinstance(value, dict):
+        return {str(key): float(item) for key, item in value.items()}
+    if type(value).__name__ != wanted:
+        raise ValueError(f"{where} must be of type {wanted}, got {value!r}")
+    return value

@@ -1,0 +1,231 @@
+"""Second stage: on the frozen predictor, the scorer learns from tiers what is worse than what.
+
+The ranking loss is the pairwise logistic one (RankNet, Burges et al., 2005) on log-distances: a tier's partial order is
+exactly a set of pairs, so nothing has to be invented for pairs whose order is unknown, as a listwise loss would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..distortions import DistortionEngine, Tier
+from ..distortions.bank import by_name
+from ..predictor import DistortionPredictor, PairFeatures
+from ..relation import AXES, SHIFT_AXES, TONE_AXES, axis_index
+from ..scorer import RelationalScorer
+from .data import Photographs, random_crops, seeded
+from .loop import ProgressCallback, run
+from .recipe import Recipe, ScorerConfig
+
+SMALLEST_DISTANCE = 1e-4
+"""Added to distances before their logarithm is taken."""
+
+JUDGED_PAIRS = 3
+"""Pairs a tier on which the unanchored judgement is trained in each step."""
+
+JUDGE_SCALE = 0.1
+"""Judgement at which a pair counts as told apart."""
+
+UNJUDGED_AXES = frozenset((*TONE_AXES, *SHIFT_AXES))
+"""Axes on which a pair alone cannot tell which image is better."""
+
+
+class TierBatch(NamedTuple):
+    """What a step needs of its tiers (B of them, T images each).
+
+    ``reference`` (B, 3, H, W); ``images`` (B, T, 3, H, W); ``order`` (B, T, T) bool, [i, j] = i is better than j;
+    ``severity`` (B, T), NaN where several operators act; ``axes`` (B, T, len(AXES)) share of each axis in what was done, 0
+    where nothing can be told; ``judged`` (B,) bool: the order shows without the reference.
+    """
+
+    reference: Tensor
+    images: Tensor
+    order: Tensor
+    severity: Tensor
+    axes: Tensor
+    judged: Tensor
+
+
+def tier_batch(tier: Tier) -> TierBatch:
+    """Targets of a tier, from the recipes of its images."""
+    axes = torch.zeros(*tier.severity.shape, len(AXES))
+    severity = torch.full(tier.severity.shape, float("nan"))
+    judged = torch.ones(tier.severity.shape[0], dtype=torch.bool)
+    for row, recipes in enumerate(tier.recipes):
+        for column, recipe in enumerate(recipes):
+            for component in recipe:
+                distortion = by_name(component.name)
+                if not distortion.trace or any(axis in UNJUDGED_AXES for axis in distortion.effects):
+                    judged[row] = False
+                for axis, effect in distortion.effects.items():
+                    axes[row, column, axis_index(axis)] += abs(effect) * component.severity
+            if len(recipe) == 1 and recipe[0].region == "whole":
+                severity[row, column] = recipe[0].severity
+    return TierBatch(tier.reference, tier.images, tier.order, severity, F.normalize(axes, p=1, dim=2), judged)
+
+
+@dataclass(frozen=True)
+class _MakeTiers:
+    """Step -> batch of tiers; a plain object, so that worker processes can receive it."""
+
+    photographs: list[Tensor]
+    recipe: Recipe
+    engine: DistortionEngine
+
+    def __call__(self, step: int) -> TierBatch:
+        config = self.recipe.scorer
+        generator = seeded(self.recipe.seed, 3, step)
+        crops = random_crops(self.photographs, config.batch, config.crop, self.recipe.data.smallest_scale, generator)
+        return tier_batch(self.engine.tier(crops, size=config.tier, generator=generator, kinds=config.kinds))
+
+
+def ranking_loss(log_distance: Tensor, order: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Pairwise logistic loss of (B, T) log-distances under (B, T, T) orders, and the share of pairs ordered right."""
+    gap = log_distance.unsqueeze(1) - log_distance.unsqueeze(2)  # [i, j] = j's minus i's: positive if i is nearer
+    known = order.float()
+    per_tier = known.sum(dim=(1, 2)).clamp_min(1)
+    loss = ((F.softplus(-gap / temperature) * known).sum(dim=(1, 2)) / per_tier).mean()
+    return loss, ((gap > 0).float() * known).sum() / known.sum().clamp_min(1)
+
+
+class ScorerObjective(nn.Module):
+    """Everything the scorer is trained for, computed on a frozen predictor.
+
+    Args:
+        predictor: frozen.
+        scorer: the module that learns.
+        config: weights of the terms.
+    """
+
+    def __init__(self, predictor: DistortionPredictor, scorer: RelationalScorer, config: ScorerConfig) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.scorer = scorer
+        self.config = config
+
+    def forward(self, batch: TierBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss and its terms."""
+        config = self.config
+        count, size = batch.images.shape[:2]
+        images = batch.images.flatten(0, 1)
+        repeated = batch.reference.repeat_interleave(size, dim=0)
+        with torch.no_grad():
+            of_images = self.predictor.encode(images)
+            of_reference = self.predictor.encode(batch.reference)
+            pair = self.predictor.relate(of_images, [f.repeat_interleave(size, dim=0) for f in of_reference])
+        parts, floor = self.scorer.distance_terms(pair, images, repeated)
+        distance = (parts.sum(dim=1) + floor).view(count, size)
+        log_distance = torch.log(distance + SMALLEST_DISTANCE)
+        rank, accuracy = ranking_loss(log_distance, batch.order, config.temperature)
+
+        # Tiers hold calibrated severities: the distance is read on that scale, and with it one kind against another.
+        known = torch.isfinite(batch.severity)
+        target = torch.log(torch.where(known, batch.severity, 1.0))
+        off = F.smooth_l1_loss(log_distance, target, reduction="none", beta=0.3) * known
+        scale = off.sum() / known.sum().clamp_min(1)
+
+        share = parts / (parts.sum(dim=1, keepdim=True) + SMALLEST_DISTANCE) + 1e-3
+        wanted = batch.axes.flatten(0, 1)
+        axes = -(wanted * share.log()).sum(dim=1).mean()
+
+        judge = self._judge_loss(of_images, batch)
+        total = rank + config.scale_weight * scale + config.axis_weight * axes + config.judge_weight * judge
+        terms = {"rank": rank, "scale": scale, "axes": axes, "judge": judge, "order_accuracy": accuracy}
+        return total, terms
+
+    def _judge_loss(self, features: Sequence[Tensor], batch: TierBatch) -> Tensor:
+        """Better images of a tier must be judged better; where a pair cannot tell, the judgement is pulled to 0."""
+        rows, better, worse = _spread_pairs(batch.order, JUDGED_PAIRS)
+        size = batch.order.shape[1]
+        with torch.no_grad():
+            pair: PairFeatures = self.predictor.relate(
+                [f[rows * size + better] for f in features], [f[rows * size + worse] for f in features]
+            )
+        score = self.scorer.judge(pair)
+        judged = batch.judged[rows].float()
+        told = F.softplus(-score / JUDGE_SCALE)
+        silent = F.smooth_l1_loss(score / JUDGE_SCALE, torch.zeros_like(score), reduction="none")
+        return (told * judged + 0.5 * silent * (1 - judged)).mean()
+
+
+def _spread_pairs(order: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Up to ``count`` known pairs of each tier, evenly spread over its list of pairs: (tier, better, worse) indices."""
+    chosen = []
+    for row in range(order.shape[0]):
+        pairs = order[row].nonzero()
+        if len(pairs):
+            picks = torch.linspace(0, len(pairs) - 1, min(count, len(pairs)), device=order.device).round().long()
+            chosen.append(torch.cat([torch.full((len(picks), 1), row, device=order.device), pairs[picks]], dim=1))
+    table = torch.cat(chosen) if chosen else torch.zeros(0, 3, dtype=torch.long, device=order.device)
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+def train_scorer(
+    recipe: Recipe,
+    photographs: Photographs,
+    predictor: DistortionPredictor,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+    progress: ProgressCallback | None = None,
+) -> RelationalScorer:
+    """Train a scorer on a finished predictor; the folder then holds ``checkpoint.pt`` and ``metrics.jsonl``.
+
+    Args:
+        recipe: both stages' recipe; the ``scorer`` section is used.
+        photographs: as :func:`load_photographs` returns them.
+        predictor: frozen here, otherwise untouched.
+        out: folder of this stage.
+        resume: go on from the checkpoint there.
+        device: where to train.
+        progress: called at every logged step.
+
+    Returns:
+        The averaged scorer in evaluation mode.
+
+    Raises:
+        ValueError: a checkpoint of another run.
+    """
+    config: ScorerConfig = recipe.scorer
+    device = torch.device(device)
+    torch.manual_seed(recipe.seed)
+    predictor = predictor.to(device).eval().requires_grad_(False)
+    scorer = RelationalScorer(
+        recipe.predictor.widths, recipe.predictor.pair_widths, config.channels, floor_weight=config.floor_weight
+    ).to(device)
+    objective = ScorerObjective(predictor, scorer, config)
+    validation = _MakeTiers(photographs.validation, recipe, DistortionEngine())
+
+    def loss_of(batch: TierBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        return objective(TierBatch(*(tensor.to(device) for tensor in batch)))
+
+    @torch.no_grad()
+    def validate(model: nn.Module) -> dict[str, float]:
+        assert isinstance(model, RelationalScorer)
+        averaged = ScorerObjective(predictor, model, config)
+        # Steps below 0 belong to no training batch.
+        terms = [averaged(TierBatch(*(t.to(device) for t in validation(-1 - n))))[1] for n in range(8)]
+        return {f"validation_{name}": float(sum(float(term[name]) for term in terms)) / len(terms) for name in terms[0]}
+
+    run(
+        "scorer",
+        scorer,
+        config,
+        _MakeTiers(photographs.training, recipe, DistortionEngine()),
+        loss_of,
+        validate,
+        Path(out),
+        fingerprint=f"{recipe.digest()}-{photographs.digest}",
+        resume=resume,
+        device=device,
+        progress=progress,
+    )
+    return scorer.eval()

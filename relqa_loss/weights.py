@@ -1,0 +1,306 @@
+"""Weights: where they are found, whether they are whole, and how they are written.
+
+A weights folder holds four files:
+
+- ``config.json``: ``format_version``, the sections ``predictor`` and ``scorer`` (constructor arguments), ``files``
+  (file name -> sha256, hexadecimal) and ``provenance`` (free);
+- ``predictor.safetensors`` and ``scorer.safetensors``: the tensors;
+- ``README.md``: the model card.
+
+Only safetensors are read, and only after their sha256 has been compared with ``config.json``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import os
+import re
+import struct
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from .validation import unknown_name
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+PREDICTOR_FILE = "predictor.safetensors"
+SCORER_FILE = "scorer.safetensors"
+CARD_FILE = "README.md"
+FILES = (CONFIG_FILE, PREDICTOR_FILE, SCORER_FILE, CARD_FILE)
+
+HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\S+))?")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a weights folder holds, verified.
+
+    Attributes:
+        config: the content of ``config.json``; its sections ``predictor`` and ``scorer`` are dicts of constructor
+            arguments, with lists where tuples were saved.
+        predictor: tensors of the predictor by state-dict key, on the CPU.
+        scorer: tensors of the scorer by state-dict key, on the CPU.
+        folder: where they were read from.
+        sha256: hexadecimal digest of each safetensors file by file name.
+    """
+
+    config: dict[str, Any]
+    predictor: dict[str, Tensor]
+    scorer: dict[str, Tensor]
+    folder: Path
+    sha256: dict[str, str]
+
+
+def bundled() -> tuple[str, ...]:
+    """Names of the weights that travel with the package, sorted."""
+    return tuple(sorted(_bundled_folders()))
+
+
+def resolve(weights: str | os.PathLike[str]) -> Path:
+    """Folder of the weights that a name or a path stands for.
+
+    Args:
+        weights: a bundled name, else an existing folder, else ``owner/name[@revision]`` on the Hugging Face Hub, tried
+            in that order. Only the last one uses the network, and a path object never does.
+
+    Returns:
+        An existing folder; :func:`load` checks what is in it.
+
+    Raises:
+        TypeError: neither a string nor a path.
+        ValueError: stands for nothing of the three.
+        OSError: the Hub failed for another reason than a name that does not exist there.
+    """
+    if not isinstance(weights, str | os.PathLike):
+        raise TypeError(f"weights must be a str or a path, got {type(weights).__name__}")
+    name = os.fspath(weights)
+    folders = _bundled_folders()
+    if name in folders:
+        return folders[name]
+    if name and Path(name).is_dir():
+        return Path(name)
+    hub_name = HUB_NAME.fullmatch(name)
+    if hub_name is None or not isinstance(weights, str):
+        raise ValueError(
+            unknown_name("weights", name, sorted(folders))
+            + "; an existing folder or owner/name[@revision] on the Hub would also do"
+        )
+    return _download(hub_name["repo"], hub_name["revision"])
+
+
+def load(folder: str | os.PathLike[str]) -> Weights:
+    """Read a weights folder; each file is compared with its sha256 before anything in it is used.
+
+    Args:
+        folder: a folder as :func:`save` writes it.
+
+    Raises:
+        ValueError: a file is missing, unreadable or not the one that ``config.json`` describes, or ``config.json``
+            lacks a section; the message names the file.
+    """
+    folder = Path(folder)
+    config = _read_config(folder / CONFIG_FILE)
+    predictor, predictor_digest = _read_tensors(folder / PREDICTOR_FILE, config["files"])
+    scorer, scorer_digest = _read_tensors(folder / SCORER_FILE, config["files"])
+    digests = {PREDICTOR_FILE: predictor_digest, SCORER_FILE: scorer_digest}
+    return Weights(config=config, predictor=predictor, scorer=scorer, folder=folder, sha256=digests)
+
+
+def save(
+    folder: str | os.PathLike[str],
+    *,
+    predictor: Mapping[str, Tensor],
+    predictor_config: Mapping[str, Any],
+    scorer: Mapping[str, Tensor],
+    scorer_config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    card: str | None = None,
+) -> None:
+    """Write the four files of a weights folder; equal arguments give equal bytes.
+
+    Each file is replaced in one step and ``config.json`` comes last, so that a reader of an interrupted save finds the
+    old weights or a digest that does not match, never a silent mixture.
+
+    Args:
+        folder: created where it does not exist; other files in it are left alone.
+        predictor: state dict of the predictor, on any device.
+        predictor_config: its constructor arguments, as JSON can hold them.
+        scorer: state dict of the scorer, on any device.
+        scorer_config: its constructor arguments, as JSON can hold them.
+        provenance: where the weights come from (recipe, seed, data list, ...), as JSON can hold it.
+        card: text of the model card; None writes a short one that states the provenance and claims no figures.
+
+    Raises:
+        TypeError: a configuration or the provenance holds what JSON cannot.
+        ValueError: a configuration or the provenance holds NaN or infinity.
+    """
+    from . import __version__
+
+    folder = Path(folder)
+    notes = {key: value if isinstance(value, str) else _to_json(value) for key, value in provenance.items()}
+    metadata = notes | {"format": "pt", "relqa_loss": __version__}
+    blobs = {
+        PREDICTOR_FILE: _to_bytes(predictor, metadata),
+        SCORER_FILE: _to_bytes(scorer, metadata),
+        CARD_FILE: (_plain_card(provenance) if card is None else card).encode(),
+    }
+    config = {
+        "format_version": FORMAT_VERSION,
+        "relqa_loss": __version__,
+        "predictor": dict(predictor_config),
+        "scorer": dict(scorer_config),
+        "files": {name: hashlib.sha256(blobs[name]).hexdigest() for name in (PREDICTOR_FILE, SCORER_FILE)},
+        "provenance": dict(provenance),
+    }
+    blobs[CONFIG_FILE] = (_to_json(config, indent=2) + "\n").encode()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # A sibling of its targets: os.replace is atomic only within one file system.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
+        for name, blob in blobs.items():
+            written = Path(scratch, name)
+            written.write_bytes(blob)
+            os.replace(written, folder / name)
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], file_name: str) -> None:
+    """Copy tensors into a module if every key, shape and dtype agrees; otherwise change nothing.
+
+    Args:
+        module: what to fill.
+        tensors: its state dict as read from a file.
+        file_name: the file's name, for the message.
+
+    Raises:
+        ValueError: missing or unexpected keys, or another shape or dtype.
+    """
+    wanted = module.state_dict()
+    complaints = []
+    if missing := sorted(wanted.keys() - tensors.keys()):
+        complaints.append(f"missing {_some(missing)}")
+    if unexpected := sorted(tensors.keys() - wanted.keys()):
+        complaints.append(f"unexpected {_some(unexpected)}")
+    different = [
+        f"{key} is {_describe(tensors[key])}, needs {_describe(wanted[key])}"
+        for key in sorted(wanted.keys() & tensors.keys())
+        if tensors[key].shape != wanted[key].shape or tensors[key].dtype != wanted[key].dtype
+    ]
+    if different:
+        complaints.append(_some(different))
+    if complaints:
+        raise ValueError(f"{file_name} does not fit {type(module).__name__}: {'; '.join(complaints)}")
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def _bundled_folders() -> dict[str, Path]:
+    package = Path(str(importlib.resources.files(__package__)))
+    root = package / "_weights"
+    # An editable install leaves the weights where the checkout keeps them. Without the second test an unrelated
+    # site-packages/weights would be taken for them.
+    if not root.is_dir() and (package.parent / "pyproject.toml").is_file():
+        root = package.parent / "weights"
+    return {path.parent.name: path.parent for path in root.glob(f"*/{CONFIG_FILE}")}
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+    except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        name = repo if revision is None else f"{repo}@{revision}"
+        raise ValueError(
+            f"weights {name!r}: not bundled ({', '.join(bundled())}), no folder of that name, and not to be had from "
+            f"the Hub: {error}"
+        ) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"weights file {path} cannot be read: {error.strerror}") from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(_read(path).decode())
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"weights file {path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"weights file {path} must hold a JSON object, got {type(config).__name__}")
+    version = config.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"weights file {path} has format_version {version!r}, this package reads {FORMAT_VERSION}")
+    for section in ("predictor", "scorer", "files"):
+        if not isinstance(config.get(section), dict):
+            raise ValueError(f"weights file {path} lacks the section {section!r}")
+    return config
+
+
+def _read_tensors(path: Path, expected: dict[str, Any]) -> tuple[dict[str, Tensor], str]:
+    if path.name not in expected:
+        raise ValueError(f"weights file {path} has no sha256 in {CONFIG_FILE}")
+    blob = _read(path)
+    digest = hashlib.sha256(blob).hexdigest()
+    if digest != expected[path.name]:
+        raise ValueError(
+            f"weights file {path} is damaged or not the one {CONFIG_FILE} describes: "
+            f"sha256 {digest} ({len(blob)} bytes), expected {expected[path.name]}"
+        )
+    try:
+        return safetensors.torch.load(blob), digest
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"weights file {path} is not a safetensors file: {error}") from error
+
+
+def _to_json(value: object, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def _to_bytes(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    # Copies, because safetensors refuses tensors that share memory.
+    layout = torch.contiguous_format
+    copies = {key: tensor.detach().cpu().clone(memory_format=layout) for key, tensor in tensors.items()}
+    blob = safetensors.torch.save(copies, metadata)
+    # The library writes metadata in an order that changes from process to process; sorted, a save can be repeated bit
+    # for bit. Layout of a file: 8 bytes with the header's length (little endian), the JSON header, the data.
+    (length,) = struct.unpack("<Q", blob[:8])
+    header = json.loads(blob[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + blob[8 + length :]
+
+
+def _plain_card(provenance: Mapping[str, Any]) -> str:
+    return (
+        "---\nlibrary_name: relqa_loss\ntags: [image-quality-assessment, perceptual-loss]\n---\n\n"
+        "# Weights for `relqa_loss`\n\nNo figures have been measured for these weights yet.\n\n"
+        f"Provenance:\n\n```json\n{_to_json(dict(provenance), indent=2)}\n```\n"
+    )
+
+
+def _some(items: list[str], limit: int = 5) -> str:
+    rest = f" and {len(items) - limit} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + rest
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

@@ -1,0 +1,74 @@
+"""The axes in words: what a positive and a negative map value say about the first image of a pair."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .relation import AXES, Relation, axis_index
+
+AXIS_WORDS: dict[str, tuple[str, str]] = {
+    "blur": ("blurrier", "sharper"),
+    "noise": ("grainier", "less grainy"),
+    "chroma_noise": ("more colour noise", "less colour noise"),
+    "impulse": ("more dead or hot pixels", "fewer dead or hot pixels"),
+    "blocking": ("blockier", "less blocky"),
+    "ringing": ("more ringing", "less ringing"),
+    "banding": ("more banding", "smoother gradients"),
+    "aliasing": ("more jaggies", "fewer jaggies"),
+    "fringing": ("more colour fringes", "fewer colour fringes"),
+    "brightness": ("brighter", "darker"),
+    "contrast": ("more contrast", "flatter"),
+    "saturation": ("more saturated", "greyer"),
+    "tint_blue": ("bluer", "yellower"),
+    "tint_red": ("redder", "greener"),
+    "shift_x": ("shifted right", "shifted left"),
+    "shift_y": ("shifted down", "shifted up"),
+    "occlusion": ("content lost or replaced", "content added back"),
+}
+"""Axis -> (meaning of a positive value, meaning of a negative value), said of image a compared with image b."""
+
+MIXED_BELOW = 0.2
+"""|sum of map| / sum of |map| under which an axis goes both ways inside one picture: no single word is right."""
+
+
+def balance(signed_map: Tensor) -> Tensor:
+    """How one-sided a signed map (..., H, W) is: sum / sum of magnitudes, in [-1, 1], 0 for an all-zero map."""
+    magnitude = signed_map.abs().sum(dim=(-2, -1))
+    return signed_map.sum(dim=(-2, -1)) / magnitude.clamp_min(torch.finfo(signed_map.dtype).tiny)
+
+
+def in_words(axis: str, direction: float) -> str:
+    """What an axis says, e.g. ``"blurrier"``.
+
+    Args:
+        axis: one of ``AXES``.
+        direction: in [-1, 1], see :func:`balance`; near 0 the axis goes both ways and both words are given.
+
+    Raises:
+        ValueError: unknown axis.
+    """
+    plus, minus = AXIS_WORDS[AXES[axis_index(axis)]]
+    if abs(direction) < MIXED_BELOW:
+        return f"{plus} here, {minus} there"
+    return plus if direction > 0 else minus
+
+
+def strongest(relation: Relation, count: int, item: int = 0) -> list[tuple[str, float, float]]:
+    """The strongest axes of one pair of a batch, by their part of the distance; axes without a part are left out.
+
+    Args:
+        relation: from ``loss_fn.relate``; its maps get decoded.
+        count: how many axes at most.
+        item: which pair of the batch.
+
+    Returns:
+        (axis, part >= 0, direction in [-1, 1]) each, strongest first.
+    """
+    parts = relation.parts[item].detach()
+    order = parts.argsort(descending=True)[:count].tolist()
+    chosen = [k for k in order if float(parts[k]) > 0]
+    if not chosen:
+        return []
+    directions = balance(relation.maps[item, chosen].detach().double())
+    return [(AXES[k], float(parts[k]), float(d)) for k, d in zip(chosen, directions, strict=True)]

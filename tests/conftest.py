@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+PhotoMaker = Callable[..., Tensor]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu") is not None:
+            item.add_marker(pytest.mark.skip(reason=f"gpu: {item.name} needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    torch.manual_seed(20260502)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def make_photos() -> PhotoMaker:
+    return photo_like
+
+
+@pytest.fixture
+def photos() -> Tensor:
+    return photo_like(2, 64, 96)
+
+
+def photo_like(
+    batch: int = 2, height: int = 64, width: int = 64, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """(B, 3, H, W) in [0, 1]: what matters of photographs, made from a seed.
+
+    Texture with the 1 / frequency amplitude of natural scenes, correlated colour channels, a smooth gradient on the
+    left (a sky) and a few hard-edged discs.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    fy = torch.fft.fftfreq(height)[:, None]
+    fx = torch.fft.rfftfreq(width)[None, :]
+    amplitude = (fy**2 + fx**2).sqrt().clamp(min=1 / max(height, width)).reciprocal()
+    phase = torch.rand(batch, 3, height, width // 2 + 1, generator=generator) * 2 * math.pi
+    texture = torch.fft.irfft2(torch.polar(amplitude.expand_as(phase), phase), s=(height, width))
+    texture = texture / texture.std(dim=(-2, -1), keepdim=True)
+    texture = 0.8 * texture.mean(dim=1, keepdim=True) + 0.3 * texture
+
+    y = torch.linspace(0, 1, height)[:, None]
+    x = torch.linspace(0, 1, width)[None, :]
+    tint = torch.rand(batch, 3, 1, 1, generator=generator)
+    sky = 0.35 + 0.3 * tint + 0.25 * y
+    images = torch.where(x < 0.4, sky.expand(batch, 3, height, width), 0.45 + 0.14 * texture)
+    for _ in range(4):
+        centre_y, centre_x, radius = torch.rand(3, batch, 1, 1, 1, generator=generator)
+        colour = torch.rand(batch, 3, 1, 1, generator=generator)
+        disc = (y - centre_y) ** 2 + (x - centre_x) ** 2 < (0.05 + 0.1 * radius) ** 2
+        images = torch.where(disc, 0.7 * colour + 0.3 * images, images)
+    return images.clamp(0, 1).to(dtype)

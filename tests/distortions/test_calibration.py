@@ -1,0 +1,146 @@
+"""Severity calibration: the curves, their inversion, and the whole on a few small pictures."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from relqa_loss.distortions.calibration import (
+    MIN_STEP,
+    CalibrationSettings,
+    build_table,
+    calibrate,
+    invert,
+    load_crops,
+    measure,
+    visibility_curves,
+    write_table,
+)
+from relqa_loss.distortions.record import KNOTS, Distortion
+
+
+def _noise(images, parameter, generator):
+    noise = torch.randn(images.shape, generator=generator)
+    return (images + parameter.view(-1, 1, 1, 1) * noise).clamp(0, 1)
+
+
+def _shift(images, parameter, generator):
+    flow = torch.zeros(images.shape[0], 2, *images.shape[2:])
+    flow[:, 0] = parameter.view(-1, 1, 1)
+    return flow
+
+
+WEAK = Distortion("weak_noise", "sensor", {"noise": 1.0}, (0.002, 0.05), apply=_noise, geometric=True)
+STRONG = Distortion("strong_noise", "sensor", {"noise": 1.0}, (0.002, 0.5), apply=_noise, geometric=True)
+SHIFT = Distortion("shift", "geometry", {"shift_x": 1.0}, (0.5, 8.0), flow=_shift)
+SETTINGS = CalibrationSettings(photographs=2, crop=128, positions=6)
+
+
+def _values(curves):
+    """Panel values (positions, photographs, members) whose members all say the same."""
+    return {name: torch.tensor(c).view(-1, 1, 1).expand(-1, 3, 4).clone() for name, c in curves.items()}
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(5)
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        for index in range(2):
+            small = Image.fromarray(rng.integers(0, 256, (12, 14, 3), dtype=np.uint8))
+            small.resize((168, 144), Image.Resampling.BICUBIC).save(tmp_path / folder / f"{index}.png")
+    return tmp_path
+
+
+def test_curves_are_monotone_and_rank_across_operators():
+    curves = visibility_curves(_values({"low": [0.0, 1.0, 2.0], "high": [5.0, 7.0, 6.0]}))
+    assert curves["low"][0] == 0
+    assert curves["high"].max() <= 1
+    for curve in curves.values():
+        assert (curve.diff() >= 0).all()
+    assert curves["high"][0] > curves["low"][-1]
+
+
+def test_members_on_different_scales_weigh_the_same():
+    values = _values({"a": [0.1, 0.2, 0.3], "b": [0.15, 0.25, 0.35]})
+    rescaled = {name: v * torch.tensor([1.0, 1e3, 1e-3, 7.0]) for name, v in values.items()}
+    for name, curve in visibility_curves(values).items():
+        assert torch.equal(curve, visibility_curves(rescaled)[name])
+
+
+def test_a_blind_member_does_not_vote_a_damage_down():
+    values = _values({"structure": [0.1, 0.5, 0.9], "colour": [0.1, 0.5, 0.9]})
+    values["colour"][..., 0] = 0.0
+    curves = visibility_curves(values)
+    # A plain mean over the four members would lose a quarter and more.
+    assert curves["colour"][-1] > 0.9 * curves["structure"][-1]
+
+
+def test_no_difference_has_no_visibility_however_often_it_occurs():
+    curves = visibility_curves(_values({"nothing": [0.0, 0.0, 0.0], "something": [0.0, 0.5, 1.0]}))
+    assert curves["nothing"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_inversion_meets_the_common_targets():
+    positions, achieved = invert(np.linspace(0, 1, 11) ** 2, foot=0.04, top=0.81)
+    assert positions[0] == 0
+    assert positions[-1] == pytest.approx(0.9, abs=0.01)
+    assert np.allclose(achieved[1:], np.linspace(0.04, 0.81, KNOTS)[1:], atol=0.01)
+
+
+def test_inversion_of_an_operator_that_falls_short_ends_at_its_strongest():
+    positions, achieved = invert([0.1, 0.2, 0.3], foot=0.1, top=0.8)
+    assert positions[-1] == pytest.approx(1.0)
+    assert achieved[-1] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("curve", [[0.5] * 5, [0.0, 0.9, 0.9, 0.9, 0.9], [0.9] * 4 + [1.0], [0.0, 0.0, 0.01]])
+def test_levels_never_stand_still(curve):
+    positions, _ = invert(curve, foot=0.2, top=0.8)
+    assert np.diff(positions).min() >= MIN_STEP - 1e-9
+    assert 0 <= positions[0]
+    assert positions[-1] <= 1 + 1e-9
+
+
+def test_table_brings_equal_operators_of_different_span_together():
+    crops = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(3)) * 0.4 + 0.3
+    values = {d.name: measure(d, crops, SETTINGS) for d in (WEAK, STRONG)}
+    table = build_table((WEAK, STRONG, SHIFT), values, SETTINGS)
+    weak, strong = (np.array(table["levels"][d.name]) for d in (WEAK, STRONG))
+    assert (np.diff(weak) > 0).all()
+    assert (np.diff(strong) > 0).all()
+    # At the end of the span the two differ tenfold.
+    assert strong[-1] / weak[-1] < 3
+    assert table["levels"]["shift"] == pytest.approx(np.linspace(0.5, 8.0, KNOTS).tolist())
+    assert table["span_kept"] == ["shift"]
+
+
+def test_displacements_are_not_judged():
+    with pytest.raises(ValueError, match="shift"):
+        measure(SHIFT, torch.rand(2, 3, 128, 128), SETTINGS)
+
+
+def test_calibration_is_reproducible_and_written_as_json(photographs, tmp_path):
+    tables = [calibrate(photographs, distortions=(WEAK, STRONG), settings=SETTINGS) for _ in range(2)]
+    assert tables[0] == tables[1]
+    assert len(tables[0]["provenance"]["photographs_sha256"]) == 64
+    write_table(tables[0], tmp_path / "severity.json")
+    assert json.loads((tmp_path / "severity.json").read_text()) == json.loads(json.dumps(tables[0]))
+
+
+def test_crops_take_turns_between_folders_and_follow_the_seed(photographs):
+    crops, names = load_crops(photographs, SETTINGS)
+    assert crops.shape == (2, 3, 128, 128)
+    assert {name.split("/")[0] for name in names} == {"one", "two"}
+    again, _ = load_crops(photographs, SETTINGS)
+    assert torch.equal(crops, again)
+    other, _ = load_crops(photographs, CalibrationSettings(photographs=2, crop=128, seed=1))
+    assert not torch.equal(crops, other)
+
+
+def test_too_few_photographs_is_one_clear_error(photographs):
+    with pytest.raises(ValueError, match="data_dir must hold at least 9"):
+        load_crops(photographs, CalibrationSettings(photographs=9, crop=128))

@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from relqa_loss.distortions import (
+    BANK,
+    Component,
+    Distortion,
+    DistortionEngine,
+    Triplet,
+    distort,
+)
+from relqa_loss.distortions.compose import region_of
+from relqa_loss.relation import AXES, PIXELS_PER_UNIT_SHIFT, axis_index
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def _dim(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+    return images * (1 - amount.view(-1, 1, 1, 1))
+
+
+def _grain(images: Tensor, sigma: Tensor, generator: Generator) -> Tensor:
+    noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+    return images + sigma.view(-1, 1, 1, 1) * noise
+
+
+def _slide(images: Tensor, pixels: Tensor, generator: Generator) -> Tensor:
+    across = pixels.view(-1, 1, 1).expand(-1, *images.shape[-2:])
+    return torch.stack((across, torch.zeros_like(across)), dim=1)
+
+
+DIM = Distortion("dim", "tone", {"brightness": -1.0, "contrast": -0.5}, (0.05, 0.5), _dim)
+GRAIN = Distortion("grain", "sensor", {"noise": 1.0}, (0.01, 0.2), _grain)
+SLIDE = Distortion("slide", "geometry", {"shift_x": 1.0}, (0.0, 8.0), flow=_slide)
+SECRET = replace(GRAIN, name="secret", effects={"occlusion": 1.0}, trace=False)
+OWN = (DIM, GRAIN, SLIDE, SECRET)
+
+
+def same(one: Triplet, other: Triplet) -> bool:
+    fields = ("reference", "distorted", "maps", "weight")
+    return one.recipe == other.recipe and all(torch.equal(getattr(one, f), getattr(other, f)) for f in fields)
+
+
+# --- triplets ---------------------------------------------------------------------------------------------------------
+
+
+def test_whole_bank_makes_triplets(photos: Tensor) -> None:
+    engine = DistortionEngine()
+    triplet = engine(photos, generator=seeded())
+    assert len(engine.names) >= 40
+    assert triplet.reference is photos
+    assert triplet.distorted.shape == photos.shape
+    assert triplet.maps.shape == (2, len(AXES), 64, 96)
+    assert triplet.weight.shape == (2, 64, 96)
+    assert triplet.distorted.min() >= 0 and triplet.distorted.max() <= 1
+    assert triplet.weight.min() >= 0 and triplet.weight.max() <= 1
+    assert (triplet.maps.abs().amax(dim=(1, 2, 3)) > 0).all()
+
+
+def test_same_seed_same_bytes(photos: Tensor) -> None:
+    engine = DistortionEngine(OWN, components={3: 1.0})
+    assert same(engine(photos, generator=seeded(5)), engine(photos, generator=seeded(5)))
+    assert not same(engine(photos, generator=seeded(5)), engine(photos, generator=seeded(6)))
+    assert (
+        engine(photos, generator=seeded(5)).recipe
+        == DistortionEngine(OWN, components={3: 1.0})(photos, generator=seeded(5)).recipe
+    )
+
+
+def test_images_do_not_depend_on_their_batch(make_photos: object) -> None:
+    images = make_photos(4)  # type: ignore[operator]
+    engine = DistortionEngine(OWN)
+    whole = engine(images, generator=seeded(1))
+    for i in range(4):
+        alone = engine.render(images[i : i + 1], whole.recipe[i : i + 1])
+        assert torch.equal(alone.distorted[0], whole.distorted[i])
+        assert torch.equal(alone.maps[0], whole.maps[i])
+
+
+def test_global_random_state_is_neither_read_nor_moved(photos: Tensor) -> None:
+    engine = DistortionEngine()
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first = engine(photos, generator=seeded(3))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert same(first, engine(photos, generator=seeded(3)))
+
+
+def test_recipe_survives_json_and_reproduces_bit_for_bit(photos: Tensor) -> None:
+    engine = DistortionEngine()
+    for seed in range(4):
+        triplet = engine(photos, generator=seeded(seed))
+        text = json.dumps([[asdict(component) for component in recipe] for recipe in triplet.recipe])
+        recipes = [tuple(Component(**values) for values in recipe) for recipe in json.loads(text)]
+        assert same(engine.render(photos, recipes), triplet)
+
+
+def test_targets_are_region_times_severity_times_effect(photos: Tensor) -> None:
+    engine = DistortionEngine([DIM, GRAIN])
+    parts = (Component("dim", 0.5, "soft", 3), Component("grain", 0.8, "shape", 4))
+    maps = engine.render(photos[:1], [parts]).maps[0]
+    dim, grain = (region_of(part, photos[:1]) for part in parts)
+    assert dim is not None and grain is not None
+    torch.testing.assert_close(maps[axis_index("brightness")], -0.5 * dim[0, 0])
+    torch.testing.assert_close(maps[axis_index("contrast")], -0.25 * dim[0, 0])
+    torch.testing.assert_close(maps[axis_index("noise")], 0.8 * grain[0, 0])
+    others = [k for k, axis in enumerate(AXES) if axis not in ("brightness", "contrast", "noise")]
+    assert (maps[others] == 0).all()
+
+
+def test_pixels_outside_the_region_are_bitwise_the_reference(photos: Tensor) -> None:
+    engine = DistortionEngine(OWN)
+    for name in engine.names:
+        part = Component(name, 1.0, "shape", 11)
+        region = region_of(part, photos[:1])
+        assert region is not None
+        triplet = engine.render(photos[:1], [(part,)])
+        outside = (region == 0).expand(-1, 3, -1, -1)
+        assert torch.equal(triplet.distorted[outside], photos[:1][outside])
+        assert not torch.equal(triplet.distorted, photos[:1])
+
+
+def test_shift_targets_are_the_true_displacement(photos: Tensor) -> None:
+    triplet = DistortionEngine([SLIDE]).render(photos, [(Component("slide", 0.5, "whole", 0),)] * 2)
+    expected = torch.roll(photos, 4, dims=3)  # 4 px to the right
+    torch.testing.assert_close(triplet.distorted[..., 10:-10], expected[..., 10:-10], atol=2e-5, rtol=0)
+    assert (triplet.maps[:, axis_index("shift_x")] == 4 / PIXELS_PER_UNIT_SHIFT).all()
+    assert (triplet.maps[:, axis_index("shift_y")] == 0).all()
+
+
+def test_displacements_in_a_row_add_up(photos: Tensor) -> None:
+    twice = (Component("slide", 0.25, "whole", 0), Component("slide", 0.5, "whole", 1))
+    triplet = DistortionEngine([SLIDE]).render(photos, [twice] * 2)
+    torch.testing.assert_close(
+        triplet.maps[:, axis_index("shift_x")], torch.full((2, 64, 96), 6 / PIXELS_PER_UNIT_SHIFT)
+    )
+    expected = torch.roll(photos, 6, dims=3)
+    torch.testing.assert_close(triplet.distorted[..., 16:-16], expected[..., 16:-16], atol=2e-5, rtol=0)
+
+
+def test_targets_move_along_with_the_content(photos: Tensor) -> None:
+    still = (Component("dim", 0.5, "shape", 7),)
+    moved = (*still, Component("slide", 0.5, "whole", 1))
+    engine = DistortionEngine([DIM, SLIDE])
+    k = axis_index("brightness")
+    before, after = (engine.render(photos[:1], [recipe]).maps[0, k] for recipe in (still, moved))
+    torch.testing.assert_close(after[:, 10:], before[:, 6:-4], atol=1e-5, rtol=0)
+
+
+def test_weight_is_zero_where_nothing_changed() -> None:
+    flat = torch.full((1, 3, 64, 64), 0.5)
+    flat[..., 44:] = torch.rand(1, 3, 64, 20, generator=seeded())
+    triplet = DistortionEngine(["gaussian_blur"]).render(flat, [(Component("gaussian_blur", 0.3, "whole", 0),)])
+    sky = torch.isclose(triplet.distorted, flat, atol=1e-6).all(dim=1)
+    assert sky[..., :20].all()
+    assert triplet.weight[..., :10].max() < 1e-6
+    assert triplet.weight[..., 50:].mean() > 0.9
+    nothing = DistortionEngine([DIM]).render(flat, [(Component("dim", 0.0, "whole", 0),)])
+    assert torch.equal(nothing.distorted, flat)
+    assert (nothing.weight == 0).all() and (nothing.maps == 0).all()
+
+
+def test_weight_is_zero_where_an_operator_leaves_no_trace(photos: Tensor) -> None:
+    part = Component("secret", 0.9, "shape", 2)
+    triplet = DistortionEngine([SECRET, GRAIN]).render(photos[:1], [(part, Component("grain", 0.9, "whole", 3))])
+    region = region_of(part, photos[:1])
+    assert region is not None
+    assert (triplet.weight[:, None][region > 0] == 0).all()
+    assert (triplet.weight[:, None][region == 0] > 0).float().mean() > 0.9
+
+
+def test_components_do_not_undo_each_other(photos: Tensor) -> None:
+    engine = DistortionEngine(["gaussian_blur", "oversharpen", "luma_noise"], components={2: 1.0})
+    seen = set()
+    for seed in range(12):
+        for recipe in engine(photos[..., :32, :32], generator=seeded(seed)).recipe:
+            seen.add(tuple(component.name for component in recipe))
+    assert {frozenset(names) for names in seen} == {
+        frozenset({"gaussian_blur", "luma_noise"}),
+        frozenset({"oversharpen", "luma_noise"}),
+    }
+    assert all(names[-1] == "luma_noise" for names in seen)
+
+
+def test_severity_range_and_probabilities_are_respected(photos: Tensor) -> None:
+    engine = DistortionEngine(OWN, severity=(0.4, 0.5), regions={"shape": 1, "whole": 0}, components={2: 3})
+    for recipe in engine(photos, generator=seeded()).recipe:
+        assert len(recipe) == 2
+        assert all(0.4 <= part.severity <= 0.5 and part.region == "shape" for part in recipe)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_other_dtypes(photos: Tensor, dtype: torch.dtype) -> None:
+    triplet = DistortionEngine(OWN)(photos.to(dtype), generator=seeded())
+    assert triplet.distorted.dtype == dtype
+    assert triplet.maps.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_own_operators_stand_beside_the_bank(photos: Tensor) -> None:
+    engine = DistortionEngine([DIM, "gaussian_blur", BANK[1]])
+    assert engine.names == ("dim", "gaussian_blur", BANK[1].name)
+    assert "dim" not in DistortionEngine().names
+
+
+# --- one operator -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("distortion", DistortionEngine().distortions, ids=lambda one: one.name)
+def test_severity_zero_is_bitwise_identity(distortion: Distortion, photos: Tensor) -> None:
+    assert torch.equal(distort(photos, distortion, 0.0), photos)
+    mixed = distort(photos, distortion.name, torch.tensor([0.0, 1.0]))
+    assert torch.equal(mixed[0], photos[0])
+    assert not torch.equal(mixed[1], photos[1])
+
+
+def test_distort_repeats_itself(photos: Tensor) -> None:
+    assert torch.equal(distort(photos, GRAIN, 0.5), distort(photos, GRAIN, 0.5, generator=seeded(0)))
+    assert not torch.equal(distort(photos, GRAIN, 0.5), distort(photos, GRAIN, 0.5, generator=seeded(1)))
+
+
+def test_distort_takes_masks_and_kinds(photos: Tensor) -> None:
+    mask = torch.zeros(64, 96)
+    mask[:, 48:] = 0.5
+    result = distort(photos, DIM, 1.0, region=mask)
+    assert torch.equal(result[..., :48], photos[..., :48])
+    torch.testing.assert_close(result[..., 48:], 0.75 * photos[..., 48:])
+    assert torch.equal(result, distort(photos, DIM, 1.0, region=mask.expand(2, 1, -1, -1)))
+    somewhere = distort(photos, DIM, 1.0, region="shape")
+    assert torch.equal(somewhere, distort(photos, DIM, 1.0, region="shape"))
+    assert 0 < (somewhere != photos).float().mean() < 0.6
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"distortions": ["gausian_blur"]}, ValueError, "did you mean 'gaussian_blur'"),
+        ({"distortions": []}, ValueError, "at least one"),
+        ({"distortions": "gaussian_blur"}, TypeError, "sequence"),
+        ({"distortions": [3]}, TypeError, "name or a Distortion"),
+        ({"distortions": [DIM, DIM]}, ValueError, "distinct"),
+        ({"severity": (0.1, 1.2)}, ValueError, "severity"),
+        ({"severity": (0.9, 0.1)}, ValueError, "severity"),
+        ({"regions": {"holes": 1.0}}, ValueError, "holes"),
+        ({"regions": {"whole": -1.0}}, ValueError, "whole"),
+        ({"components": {4: 1.0}}, ValueError, "components"),
+        ({"components": {1: 0.0}}, ValueError, "components"),
+    ],
+)
+def test_engine_refuses(arguments: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        DistortionEngine(**arguments)  # type: ignore[arg-type]
+
+
+def test_engine_refuses_bad_calls(photos: Tensor) -> None:
+    engine = DistortionEngine(OWN)
+    with pytest.raises(ValueError, match="images must have 3 channels"):
+        engine(photos[:, :1], generator=seeded())
+    with pytest.raises(TypeError, match="images must be float"):
+        engine((photos * 255).byte(), generator=seeded())
+    with pytest.raises(TypeError, match="generator"):
+        engine(photos, generator=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="one recipe for each of 2"):
+        engine.render(photos, [()])
+    with pytest.raises(ValueError, match="did you mean 'grain'"):
+        engine.render(photos[:1], [(Component("grains", 0.5, "whole", 0),)])
+    with pytest.raises(ValueError, match="unknown region"):
+        engine.render(photos[:1], [(Component("grain", 0.5, "holes", 0),)])
+
+
+@pytest.mark.parametrize(
+    ("severity", "region", "error"),
+    [
+        (1.5, None, ValueError),
+        (-0.1, None, ValueError),
+        (float("nan"), None, ValueError),
+        (torch.tensor([0.5, 0.5, 0.5]), None, ValueError),
+        (0.5, "holes", ValueError),
+        (0.5, torch.ones(3, 3), ValueError),
+        (0.5, torch.full((64, 96), 2.0), ValueError),
+        (0.5, 7, TypeError),
+    ],
+)
+def test_distort_refuses(photos: Tensor, severity: float, region: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match="severity|region"):
+        distort(photos, DIM, severity, region=region)  # type: ignore[arg-type]
+
+
+def test_operators_that_change_the_size_are_named(photos: Tensor) -> None:
+    crop = Distortion("crop", "loss", {"occlusion": 1.0}, (0.0, 1.0), lambda images, p, g: images[..., 1:])
+    with pytest.raises(ValueError, match="'crop' returned shape"):
+        distort(photos, crop, 0.5)
+
+
+@pytest.mark.gpu
+def test_engine_runs_where_the_images_are(photos: Tensor) -> None:
+    images = photos.cuda()
+    generator = Generator(device="cuda").manual_seed(0)
+    triplet = DistortionEngine()(images, generator=generator)
+    assert triplet.distorted.device == images.device and triplet.maps.device == images.device
+    assert same(triplet, DistortionEngine().render(images, triplet.recipe))
+    with pytest.raises(ValueError, match="device of images"):
+        DistortionEngine()(images, generator=seeded())
