@@ -1,8 +1,8 @@
 """The few blocks that predictor and scorer share.
 
 A pair of images is carried through the networks as two streams: an *odd* one that changes its sign when the images are
-swapped, and an *even* one that does not. Odd values pass only through bias-free convolutions, sums and products with even
-values, so a swap negates them bit for bit and equal images give exact zeros; nothing has to be learned for that.
+swapped, and an *even* one that does not. Odd values pass only through bias-free convolutions, sums and products with
+even values, so a swap negates them bit for bit and equal images give exact zeros; nothing has to be learned for that.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from torch import Tensor, nn
 def smooth_abs(x: Tensor, scale: float) -> Tensor:
     """Even, smooth stand-in for ``|x|``: ``x^2 / (2 scale)`` up to ``scale``, ``|x| - scale / 2`` beyond (Huber, 1964).
 
-    Its slope is continuous and at most 1, and a difference far below ``scale`` still gives a value above 0 in float32. One
-    fused kernel forward and one backward; the square roots of a Charbonnier term cost more than the convolutions around it.
+    Its slope is continuous and at most 1, and a difference far below ``scale`` still gives a value above 0 in
+    float32. One fused kernel forward and one backward; the square roots of a Charbonnier term cost more than the
+    convolutions around it.
     """
     return F.smooth_l1_loss(x, x.new_zeros(()).expand_as(x), reduction="none", beta=scale)
 

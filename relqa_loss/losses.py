@@ -62,7 +62,8 @@ class RelationalLoss(nn.Module):
         axis_weights: factor per axis name, >= 0 and finite, 1 where missing. The full-resolution floor stays.
 
     Raises:
-        ValueError: unknown weights, reduction or axis (nearest match offered), a bad factor or range, altered weight files.
+        ValueError: unknown weights, reduction or axis (nearest match offered), a bad factor or range, altered weight
+        files.
     """
 
     axis_weights: Tensor
@@ -93,7 +94,7 @@ class RelationalLoss(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> RelationalLoss:
-        """Stay in evaluation mode: a criterion never learns and never changes with the mode of the module that holds it."""
+        """Stay in evaluation mode, whatever the mode of the module that holds the loss."""
         return super().train(False)
 
     def extra_repr(self) -> str:
@@ -105,8 +106,8 @@ class RelationalLoss(nn.Module):
         Args:
             pred: (B, 3, H, W), RGB, sRGB-encoded, in ``data_range``; H and W at least 16.
             ref: same shape and device; receives gradients only if it asks for them.
-            weight: (B, 1, H, W) or (B, H, W), >= 0, how much each pixel counts; normalised to mean 1 per image. Signs are not
-                checked, since that would wait for the device; a weight that is 0 everywhere gives 0.
+            weight: (B, 1, H, W) or (B, H, W), >= 0, how much each pixel counts; normalised to mean 1 per image.
+                Signs are not checked, since that would wait for the device; a weight that is 0 everywhere gives 0.
 
         Returns:
             A scalar, or (B,) with ``reduction="none"``.
@@ -126,8 +127,8 @@ class RelationalLoss(nn.Module):
             a: (B, 3, H, W), RGB, sRGB-encoded, in ``data_range``; H and W at least 16.
             b: same shape and device.
             ref: the original both come from, same shape, or None. With it the score is
-                ``distance(b, ref) - distance(a, ref)``; without it, a learned judgement of the two images alone, which stays
-                near 0 where a pair cannot tell (a brighter version of what?).
+                ``distance(b, ref) - distance(a, ref)``; without it, a learned judgement of the two images alone,
+                which stays near 0 where a pair cannot tell (a brighter version of what?).
 
         Returns:
             A :class:`Relation`. Maps and score are computed when first asked for.
@@ -153,7 +154,7 @@ class RelationalLoss(nn.Module):
         )
 
     def info(self) -> dict[str, Any]:
-        """Which weights these are: name, sha256 of the files, provenance. Meant to be printed beside reported figures."""
+        """Name, sha256 and provenance of the weights: to be printed beside reported figures."""
         return {
             "weights": self.weights_name,
             "files": self.weights_config["files"],
@@ -196,7 +197,7 @@ class RelationalLoss(nn.Module):
         revision: str | None = None,
         commit_message: str = "Upload relqa_loss weights",
     ) -> str:
-        """Upload the whole weights folder to ``owner/name`` on the Hugging Face Hub; returns the address of the commit."""
+        """Upload the weights folder to ``owner/name`` on the Hugging Face Hub; returns the commit's address."""
         with tempfile.TemporaryDirectory() as folder:
             self.save_pretrained(folder)
             api = huggingface_hub.HfApi(token=token)
@@ -216,7 +217,8 @@ class RelationalLoss(nn.Module):
         return images if (low, high) == (0.0, 1.0) else (images - low) / (high - low)
 
     def _pair(self, a: Tensor, b: Tensor) -> PairFeatures:
-        # Two calls of equal shape: inside one batch the last bits could depend on the position, and identity would not be 0.
+        # Two calls of equal shape: inside one batch the last bits could depend on the position, and identity would
+        # not be 0.
         return self.predictor.relate(self.predictor.encode(a), self.predictor.encode(b))
 
     def _terms(self, pair: PairFeatures, a: Tensor, b: Tensor, weight: Tensor | None) -> DistanceTerms:
@@ -260,7 +262,8 @@ class SpatiallyWeightedLoss(nn.Module):
     ``|maps|`` of the followed axes; where the images are equal ``m`` is 0 and every pixel weighs the same.
 
     Args:
-        base: per-pixel loss, ``base(pred, ref)`` of shape (B, C, H, W) or (B, H, W), e.g. ``nn.L1Loss(reduction="none")``.
+        base: per-pixel loss, ``base(pred, ref)`` of shape (B, C, H, W) or (B, H, W), e.g.
+            ``nn.L1Loss(reduction="none")``.
         relational_loss: where the maps come from; the default weights if None.
         axes: names of the axes to follow; all if None.
         strength: >= 0; 0 gives back the plain mean of the base loss.
@@ -307,8 +310,8 @@ class SpatiallyWeightedLoss(nn.Module):
         values = self.base(pred, ref)
         if values.ndim not in (3, 4) or values.shape[0] != pred.shape[0] or values.shape[-2:] != pred.shape[-2:]:
             raise ValueError(
-                f"base must return one value per pixel, (B, C, H, W) or (B, H, W) for pred of shape {tuple(pred.shape)}, "
-                f"got {tuple(values.shape)}; build it with reduction='none'"
+                "base must return one value per pixel, (B, C, H, W) or (B, H, W), "
+                f"for pred of shape {tuple(pred.shape)}, got {tuple(values.shape)}; build it with reduction='none'"
             )
         if values.ndim == 3:
             values = values.unsqueeze(1)

@@ -20,9 +20,9 @@ VISIBLE_STEP = 2 / 255
 class PairFeatures(NamedTuple):
     """Two-stream features of a batch of pairs.
 
-    ``difference``: encoder features of a minus those of b at strides 2, 4, 8, 16. ``odd`` and ``even``: the pair network's
-    streams at strides 4, 8, 16; ``difference`` and ``odd`` change sign when the images are swapped, ``even`` does not.
-    ``total``: sum of the encoder features at stride 2.
+    ``difference``: encoder features of a minus those of b at strides 2, 4, 8, 16. ``odd`` and ``even``: the pair
+    network's streams at strides 4, 8, 16; ``difference`` and ``odd`` change sign when the images are swapped,
+    ``even`` does not. ``total``: sum of the encoder features at stride 2.
     """
 
     difference: tuple[Tensor, ...]
@@ -34,8 +34,8 @@ class PairFeatures(NamedTuple):
 class DistortionPredictor(nn.Module):
     """Signed, spatially aware maps of what one image shows more of than the other (design after arXiv 2605.02863).
 
-    Anti-symmetric by construction: ``predictor(a, b)`` is bitwise ``-predictor(b, a)`` in eager float32 and float64, and
-    exactly zero for equal images. Every output sees a bounded neighbourhood of the input.
+    Anti-symmetric by construction: ``predictor(a, b)`` is bitwise ``-predictor(b, a)`` in eager float32 and float64,
+    and exactly zero for equal images. Every output sees a bounded neighbourhood of the input.
 
     Args:
         widths: encoder channels at strides 2, 4, 8, 16.
@@ -90,7 +90,8 @@ class DistortionPredictor(nn.Module):
         return coarse + self.head1(odd1)
 
     def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
-        """Full-resolution signed maps (B, len(AXES), H, W), zero wherever the two images agree in a 5x5 neighbourhood."""
+        """Full-resolution signed maps (B, len(AXES), H, W), zero wherever the two images agree in a 5x5
+        neighbourhood."""
         height, width = a.shape[-2:]
         maps = F.interpolate(self.half_resolution_maps(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
         return maps[..., :height, :width] * visible_difference(a, b)
@@ -103,8 +104,8 @@ class DistortionPredictor(nn.Module):
             b: same shape and device.
 
         Returns:
-            (B, len(AXES), H, W); positive where a shows more of the axis than b. In units of calibrated severity; on the
-            shift axes a value of 1 stands for 4 pixels.
+            (B, len(AXES), H, W); positive where a shows more of the axis than b. In units of calibrated severity; on
+            the shift axes a value of 1 stands for 4 pixels.
 
         Raises:
             TypeError: not float tensors.
@@ -118,12 +119,10 @@ class DistortionPredictor(nn.Module):
 def visible_difference(a: Tensor, b: Tensor) -> Tensor:
     """Where two images differ visibly: (B, 1, H, W) in [0, 1), even, 0 where a 5x5 neighbourhood is equal.
 
-    ``E / (E + VISIBLE_STEP^2)`` with ``E`` the squared difference, averaged over channels by the mean and over pixels by a
-    5x5 binomial window, so that an isolated defect peaks at its own pixel.
+    ``E / (E + VISIBLE_STEP^2)`` with ``E`` the squared difference, averaged over channels by the mean and over
+    pixels by a 5x5 binomial window, so that an isolated defect peaks at its own pixel.
     """
     energy = (a - b).square().mean(dim=1, keepdim=True)
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=energy.dtype, device=energy.device) / 16
     energy = F.conv2d(F.pad(energy, (2, 2, 2, 2), mode="replicate"), taps.outer(taps)[None, None])
     return energy / (energy + VISIBLE_STEP**2)
-
-

@@ -48,14 +48,14 @@ class Relation:
     """How image a compares with image b, for each pair of a batch; everything in it carries gradients.
 
     Attributes:
-        distance: (B,) how far a and b look apart: symmetric, >= 0, exactly 0 for equal images, lower is better. In units of
-            calibrated severity: about 1 for the strongest level of the bank.
+        distance: (B,) how far a and b look apart: symmetric, >= 0, exactly 0 for equal images, lower is better. In
+            units of calibrated severity: about 1 for the strongest level of the bank.
         parts: (B, len(AXES)) >= 0, the distance split by axis; ``parts.sum(1) + floor`` is ``distance``.
         floor: (B,) >= 0, the full-resolution term that no axis weight switches off.
-        maps: (B, len(AXES), H, W) signed; positive where a shows more of the axis than b, anti-symmetric, aligned with the
-            input pixels. Decoded when first asked for, then kept.
-        score: (B,) anti-symmetric; positive where a is better than b. Not a loss: its slope at identity is not zero and it
-            has no lower bound. Computed when first asked for, then kept.
+        maps: (B, len(AXES), H, W) signed; positive where a shows more of the axis than b, anti-symmetric, aligned
+            with the input pixels. Decoded when first asked for, then kept.
+        score: (B,) anti-symmetric; positive where a is better than b. Not a loss: its slope at identity is not zero
+            and it has no lower bound. Computed when first asked for, then kept.
     """
 
     def __init__(

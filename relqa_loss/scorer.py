@@ -1,4 +1,4 @@
-"""`RelationalScorer`: from pair features to a distance that splits by axis, and to a signed judgement without a reference."""
+"""`RelationalScorer`: pair features to a distance that splits by axis, and to a judgement without a reference."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _LevelTerm(nn.Module):
         self.peak = nn.Parameter(torch.full((len(AXES),), -1.0))
 
     def forward(self, odd: Tensor, even: Tensor | None, weight: Tensor | None) -> Tensor:
-        """Odd and even features (B, C, h, w), weight (B, 1, h, w) of mean 1 or None -> pooled densities (B, len(AXES))."""
+        """Odd and even features (B, C, h, w), weight (B, 1, h, w) of mean 1 or None -> densities (B, len(AXES))."""
         response = smooth_abs(self.project(odd), DIFFERENCE_SCALE)
         if self.gate is not None:
             response = response * torch.sigmoid(self.gate(even))
@@ -65,8 +65,8 @@ def _pool(density: Tensor, weight: Tensor | None) -> Tensor:
 class RelationalScorer(nn.Module):
     """Distance of a pair, split by axis, and an unanchored judgement, from a :class:`DistortionPredictor`'s features.
 
-    The distance is a sum of non-negative terms over levels and axes plus a full-resolution floor: even in the pair, zero at
-    identity and smooth there. The judgement is odd in the pair.
+    The distance is a sum of non-negative terms over levels and axes plus a full-resolution floor: even in the pair,
+    zero at identity and smooth there. The judgement is odd in the pair.
 
     Args:
         widths: encoder channels of the predictor.
@@ -148,5 +148,3 @@ def _padded_weight(images: Tensor, weight: Tensor | None, padding: tuple[int, in
 
 def _reduce_weight(weight: Tensor | None, stride: int) -> Tensor | None:
     return None if weight is None else F.avg_pool2d(weight, stride)
-
-

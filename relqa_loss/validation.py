@@ -38,7 +38,9 @@ def check_images(name: str, images: Tensor, min_side: int = MIN_SIDE) -> None:
     if images.shape[0] < 1:
         raise ValueError(f"{name} must hold at least one image, got an empty batch: {tuple(images.shape)}")
     if images.shape[2] < min_side or images.shape[3] < min_side:
-        raise ValueError(f"{name} must be at least {min_side}x{min_side} pixels, got {images.shape[2]}x{images.shape[3]}")
+        raise ValueError(
+            f"{name} must be at least {min_side}x{min_side} pixels, got {images.shape[2]}x{images.shape[3]}"
+        )
 
 
 def check_pair(a_name: str, a: Tensor, b_name: str, b: Tensor) -> None:

@@ -43,14 +43,14 @@ def in_words(axis: str, direction: float) -> str:
 
     Args:
         axis: one of ``AXES``.
-        direction: in [-1, 1], see :func:`balance`; near 0 the axis goes both ways and both words are given.
+        direction: in [-1, 1], see :func:`balance`; near 0 the axis goes both ways, and that is said.
 
     Raises:
         ValueError: unknown axis.
     """
     plus, minus = AXIS_WORDS[AXES[axis_index(axis)]]
     if abs(direction) < MIXED_BELOW:
-        return f"{plus} here, {minus} there"
+        return f"{axis.replace('_', ' ')} both ways"
     return plus if direction > 0 else minus
 
 

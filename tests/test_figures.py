@@ -40,7 +40,7 @@ def test_every_axis_has_two_words():
 
 def test_words_follow_the_sign_and_say_when_an_axis_goes_both_ways():
     assert (in_words("blur", 0.9), in_words("blur", -0.9)) == ("blurrier", "sharper")
-    assert in_words("brightness", 0.0) == "brighter here, darker there"
+    assert in_words("brightness", 0.0) == "brightness both ways"
     with pytest.raises(ValueError, match="blur"):
         in_words("blurr", 1.0)
 

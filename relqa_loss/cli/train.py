@@ -27,7 +27,7 @@ def add_commands(commands: Commands) -> None:
     scorer.add_argument("--test", type=Path, metavar="DIR", help="photographs for the final figures, never trained on")
     scorer.set_defaults(run=run_scorer)
     for stage in (predictor, scorer):
-        stage.add_argument("--recipe", default="default", metavar="NAME|FILE", help="bundled recipe or TOML file")
+        stage.add_argument("--recipe", default="cpu-small", metavar="NAME|FILE", help="bundled recipe or TOML file")
         stage.add_argument("--data", type=Path, required=True, metavar="DIR", help="pristine photographs")
         stage.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint and metrics go here")
         stage.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")

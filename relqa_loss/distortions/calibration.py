@@ -2,12 +2,12 @@
 
 Method. Every operator is applied to the same photographs at evenly spaced positions of its ``span``, with the same
 random draw at every position, and every member of the closed-form panel judges the result. A member's values become
-ranks in [0, 1] within all its own values (operators weigh equally), which makes the members comparable without assuming
-anything about their scales. The visibility of one case is the mean of its ``VOTES`` highest ranks: what several families
-notice is seen, and a member that is blind to a kind of damage (gradients to tone) does not vote it down. Averaged over
-photographs and made monotone, this is the operator's visibility curve. Severity s then stands for a visibility that
-rises linearly with s from "just visible" to a maximum that most operators reach; each operator's curve is inverted at
-those targets.
+ranks in [0, 1] within all its own values (operators weigh equally), which makes the members comparable without
+assuming anything about their scales. The visibility of one case is the mean of its ``VOTES`` highest ranks: what
+several families notice is seen, and a member that is blind to a kind of damage (gradients to tone) does not vote it
+down. The median over photographs, made monotone, is the operator's visibility curve. Severity s then stands for a
+visibility that rises linearly with s from "just visible" to a maximum that most operators reach; each operator's
+curve is inverted at those targets.
 
 Operators that do not reach the common maximum at the end of their span, or that are above its foot at the start, have
 their own range stretched over the severities, and are listed. Displacements keep their span: no member of the panel
@@ -20,6 +20,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,8 @@ def visibility_curves(values: dict[str, Tensor]) -> dict[str, Tensor]:
     # Ties take their lowest rank, so that "no difference at all" is 0 however often it occurs.
     ranks = torch.searchsorted(columns.sort(dim=1).values, columns).T.float() / (flat.shape[0] - 1)
     votes = ranks.topk(min(VOTES, ranks.shape[1]), dim=1).values.mean(dim=1)
-    curves = votes.reshape(stacked.shape[:-1]).mean(dim=2).cummax(dim=1).values
+    # The median: flat screen content, where noise stands out and blur does nothing, must not pull the curves.
+    curves = votes.reshape(stacked.shape[:-1]).quantile(0.5, dim=2).cummax(dim=1).values
     return dict(zip(values, curves, strict=True))
 
 
@@ -193,16 +195,18 @@ def calibrate(
         the knots), ``curves`` (operator -> visibility at the evenly spaced positions of the span), ``targets`` (common
         visibility at the knots), ``short_of_target`` and ``above_foot`` (operator -> strongest or weakest visibility,
         of those whose range had to be stretched by more than half a knot), ``span_kept`` (displacements),
-        ``provenance``.
+        ``skipped`` (operators whose codec is missing here), ``provenance``.
 
     Raises:
         ValueError: too few photographs.
     """
+    from .availability import can_run
     from .bank import BANK
 
     chosen = settings or CalibrationSettings()
     crops, names = load_crops(data_dir, chosen)
-    bank = tuple(BANK if distortions is None else distortions)
+    asked = tuple(BANK if distortions is None else distortions)
+    bank = tuple(one for one in asked if can_run(one))
     values: dict[str, Tensor] = {}
     for index, distortion in enumerate(bank):
         if distortion.apply is not None:
@@ -211,10 +215,12 @@ def calibrate(
             progress(f"{index + 1}/{len(bank)} {distortion.name}")
     pixel_bytes = (crops * 255).round().to(torch.uint8).numpy().tobytes()
     table = build_table(bank, values, chosen)
+    table["skipped"] = [one.name for one in asked if one not in bank]
     table["provenance"] = {
         "photographs": names,
         "photographs_sha256": hashlib.sha256(pixel_bytes).hexdigest(),
         "panel": [member.name for member in PANEL],
+        "piq": version("piq"),
         "votes": VOTES,
         "settings": asdict(chosen),
         "command": "relqa benchmark calibration --data DIR --out FILE",

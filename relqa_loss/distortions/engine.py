@@ -65,8 +65,8 @@ class DistortionEngine:
     """Makes training and test material from pristine pictures; never mutated, holds no random state.
 
     All randomness comes from the passed generator: it seeds one stream for each image, so the same seed gives the same
-    bytes (on one kind of device), and the recipe of an image does not depend on the pictures beside it. Each operator is
-    called on one image at a time.
+    bytes (on one kind of device), and what is done to an image does not depend on the others. Each operator is called
+    on one image at a time.
 
     Args:
         distortions: operators, or names of operators of the bank, in any mixture; None for every operator of the bank

@@ -7,7 +7,7 @@ weigh equally. A pair in which no pixel visibly changed is left out. Nothing her
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,7 +125,7 @@ def _check(photographs: Sequence[Tensor], severities: Sequence[float], share: in
         if photo.ndim != 3 or photo.shape[0] != 3:
             raise ValueError(f"photographs[{index}] must have shape (3, H, W), got {tuple(photo.shape)}")
     steps = tuple(float(s) for s in severities)
-    if not steps or any(not 0 < s <= 1 for s in steps) or any(b <= a for a, b in zip(steps, steps[1:], strict=False)):
+    if not steps or any(not 0 < s <= 1 for s in steps) or any(b <= a for a, b in pairwise(steps)):
         raise ValueError(f"severities must rise within (0, 1], got {severities}")
     if share < 1:
         raise ValueError(f"photographs_per_operator must be at least 1, got {share}")
@@ -198,9 +198,10 @@ def _judge_maps(
 ) -> None:
     strength = _weighted_mean(maps.abs(), weight)
     signed = _weighted_mean(maps, weight)
-    answer = strength.argmax(dim=1).tolist()
-    right = [abs(distortion.effects.get(AXES[channel], 0.0)) >= RIGHT for channel in answer]
-    row.axis.add(torch.tensor(right, device=visible.device), visible)
+    best, answer = strength.max(dim=1)
+    right = [abs(distortion.effects.get(AXES[channel], 0.0)) >= RIGHT for channel in answer.tolist()]
+    # Maps that are zero everywhere answer nothing, although argmax would name the first axis.
+    row.axis.add(torch.tensor(right, device=visible.device) & (best > 0), visible)
     row.left_out += int((~visible).sum())
     on_axis = strength[:, list(strongest_axes(distortion))].mean(dim=1)
     others = [channel for channel, name in enumerate(AXES) if name not in distortion.effects]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -53,6 +54,15 @@ def schedule(step: int, config: StageConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(along, 1.0))))
 
 
+def tensors_digest(module: nn.Module) -> str:
+    """sha256 over a module's state, in the order of its keys."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 class _Log:
     """Metrics as JSON lines; after an interruption, lines beyond the checkpoint are dropped."""
 
@@ -98,7 +108,8 @@ def run(
         make_batch: step -> batch; runs in worker processes.
         loss_of: batch -> (loss, further values for the log); runs under the stage's precision.
         validate: averaged model -> figures for the log.
-        out: folder for ``checkpoint.pt`` and ``metrics.jsonl``.
+        out: folder for ``checkpoint.pt`` and ``metrics.jsonl`` (a line holds means since the last one; seconds count
+            over resumptions).
         fingerprint: of recipe and data; a checkpoint with another one is refused.
         resume: go on from the checkpoint in ``out`` if there is one.
         device: where the model is.
@@ -115,7 +126,7 @@ def run(
     )
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
-    start = 0
+    start, spent = 0, 0.0
     if checkpoint.exists():
         if not resume:
             raise ValueError(f"{out} already holds a run; resume it or choose another folder")
@@ -125,12 +136,15 @@ def run(
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+        start, spent = state["step"], state["seconds"]
+
+    began = last_save = time.monotonic()
 
     def save(step: int) -> None:
         state = {
             "fingerprint": fingerprint,
             "step": step,
+            "seconds": spent + time.monotonic() - began,
             "model": model.state_dict(),
             "average": average.state_dict(),
             "optimiser": optimiser.state_dict(),
@@ -140,7 +154,6 @@ def run(
     log = _Log(out / METRICS, start)
     amp = torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
     sums: dict[str, Tensor] = {}
-    began = last_save = time.monotonic()
     for step, batch in enumerate(batches(make_batch, start, config.steps, config.workers), start=start):
         for group in optimiser.param_groups:
             group["lr"] = schedule(step, config)
@@ -160,8 +173,9 @@ def run(
             sums = {}
             if not math.isfinite(means["loss"]):
                 raise ValueError(f"the {stage}'s loss is no longer finite at step {done}; lower the learning rate")
-            rate = (done - start) / (time.monotonic() - began)
-            line = {"step": done, "learning_rate": schedule(step, config), "steps_per_second": rate, **means}
+            seconds = time.monotonic() - began
+            rate = (done - start) / seconds
+            line = {"step": done, "seconds": spent + seconds, "learning_rate": schedule(step, config), **means}
             if done % config.validate_every == 0 or done == config.steps:
                 line |= validate(average.module)
             log.write(line)
@@ -172,3 +186,32 @@ def run(
             last_save = time.monotonic()
     model.load_state_dict(average.module.state_dict())
     return model
+
+
+def load_average(model: nn.Module, folder: str | Path, steps: int) -> float:
+    """Fill ``model`` with the averaged weights of a finished run.
+
+    Args:
+        model: of the run's architecture.
+        folder: where the run's ``checkpoint.pt`` lies.
+        steps: what the recipe asks for.
+
+    Returns:
+        Seconds the run took.
+
+    Raises:
+        ValueError: no checkpoint there, an unfinished one, or one of another architecture.
+    """
+    path = Path(folder) / CHECKPOINT
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no finished run: no {CHECKPOINT} in it")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["step"] < steps:
+        raise ValueError(f"the run in {folder} is not finished ({state['step']} of {steps} steps); resume it first")
+    prefix = "module."
+    average = {name.removeprefix(prefix): t for name, t in state["average"].items() if name.startswith(prefix)}
+    try:
+        model.load_state_dict(average)
+    except RuntimeError as error:
+        raise ValueError(f"the run in {folder} belongs to other widths than the recipe's") from error
+    return float(state["seconds"])

@@ -26,7 +26,7 @@ VALIDATION_SEVERITY = (0.3, 1.0)
 
 
 class PairBatch(NamedTuple):
-    """Pairs (B, 3, H, W) with their targets at half resolution: ``maps`` (B, len(AXES), H / 2, W / 2), ``weight`` (B, 1, ...)."""
+    """Pairs ``a``, ``b`` (B, 3, H, W) with targets at half resolution: ``maps`` (B, len(AXES), ...), ``weight`` (B, 1, ...)."""
 
     a: Tensor
     b: Tensor
@@ -50,9 +50,7 @@ class _MakePairs:
     def __call__(self, step: int) -> PairBatch:
         config = self.recipe.predictor
         generator = seeded(self.recipe.seed, 1, step)
-        crops = random_crops(
-            self.photographs, config.batch, config.crop, self.recipe.data.smallest_scale, generator
-        )
+        crops = random_crops(self.photographs, config.batch, config.crop, self.recipe.data.smallest_scale, generator)
         first = self.engine(crops, generator=generator)
         a, b, maps, weight = first.distorted, crops.clone(), first.maps, first.weight
         other = torch.rand(config.batch, generator=generator) < config.both_distorted
@@ -60,7 +58,8 @@ class _MakePairs:
             second = self.engine(crops[other], generator=generator)
             b[other] = second.distorted
             maps[other] = maps[other] - second.maps
-            # Where one of the two changed the picture visibly, the pair differs; no trace in one is no trace in the pair.
+            # Where one of the two changed the picture visibly, the pair differs; no trace in one is no trace in the
+            # pair.
             traceless = (weight[other] == 0) & (second.weight == 0)
             weight[other] = torch.where(traceless, 0.0, torch.maximum(weight[other], second.weight))
         weight = weight.unsqueeze(1)

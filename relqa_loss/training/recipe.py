@@ -22,8 +22,8 @@ class DataConfig:
     """Photographs and how crops are taken.
 
     Attributes:
-        validation_share: part of the photographs set aside, chosen by a hash of the file name, so that it does not depend on
-            what else is in the folder.
+        validation_share: part of the photographs set aside, chosen by a hash of the file name, so that it does not
+            depend on what else is in the folder.
         smallest_scale: crops are taken from photographs reduced by a random factor between this and 1.
     """
 
@@ -39,7 +39,8 @@ class StageConfig:
         steps: optimiser steps.
         batch: crops (predictor) or tiers (scorer) a step.
         crop: side of a crop in pixels, a multiple of 16.
-        learning_rate: peak of the schedule: linear warm-up over ``warmup`` steps, then a half cosine to 1 % of the peak.
+        learning_rate: peak of the schedule: linear warm-up over ``warmup`` steps, then a half cosine to 1 % of the
+            peak.
         warmup: steps.
         weight_decay: of AdamW.
         average: decay of the exponential moving average of the weights; the average is what is kept.
@@ -150,7 +151,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, str] | None = 
         overrides: dotted key -> TOML value as text, e.g. ``{"predictor.steps": "200"}``.
 
     Raises:
-        ValueError: no such recipe, not TOML, an unknown or missing key (nearest match offered), a value of another type.
+        ValueError: no such recipe, not TOML, an unknown or missing key (nearest match offered), a value of another
+        type.
     """
     bundled = bundled_recipes()
     if str(name_or_path) in bundled:

@@ -21,7 +21,7 @@ from ..predictor import DistortionPredictor, PairFeatures
 from ..relation import AXES, SHIFT_AXES, TONE_AXES, axis_index
 from ..scorer import RelationalScorer
 from .data import Photographs, random_crops, seeded
-from .loop import ProgressCallback, run
+from .loop import ProgressCallback, run, tensors_digest
 from .recipe import Recipe, ScorerConfig
 
 SMALLEST_DISTANCE = 1e-4
@@ -41,8 +41,8 @@ class TierBatch(NamedTuple):
     """What a step needs of its tiers (B of them, T images each).
 
     ``reference`` (B, 3, H, W); ``images`` (B, T, 3, H, W); ``order`` (B, T, T) bool, [i, j] = i is better than j;
-    ``severity`` (B, T), NaN where several operators act; ``axes`` (B, T, len(AXES)) share of each axis in what was done, 0
-    where nothing can be told; ``judged`` (B,) bool: the order shows without the reference.
+    ``severity`` (B, T), NaN where several operators act; ``axes`` (B, T, len(AXES)) share of each axis in what was
+    done, 0 where nothing can be told; ``judged`` (B,) bool: the order shows without the reference.
     """
 
     reference: Tensor
@@ -223,7 +223,7 @@ def train_scorer(
         loss_of,
         validate,
         Path(out),
-        fingerprint=f"{recipe.digest()}-{photographs.digest}",
+        fingerprint=f"{recipe.digest()}-{photographs.digest}-{tensors_digest(predictor)}",
         resume=resume,
         device=device,
         progress=progress,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import pytest
@@ -75,8 +76,8 @@ def test_same_seed_same_bytes(photos: Tensor) -> None:
     )
 
 
-def test_images_do_not_depend_on_their_batch(make_photos: object) -> None:
-    images = make_photos(4)  # type: ignore[operator]
+def test_images_do_not_depend_on_their_batch(make_photos: Callable[..., Tensor]) -> None:
+    images = make_photos(4)
     engine = DistortionEngine(OWN)
     whole = engine(images, generator=seeded(1))
     for i in range(4):
@@ -293,7 +294,7 @@ def test_engine_refuses_bad_calls(photos: Tensor) -> None:
     ],
 )
 def test_distort_refuses(photos: Tensor, severity: float, region: object, error: type[Exception]) -> None:
-    with pytest.raises(error, match="severity|region"):
+    with pytest.raises(error, match=r"severity|region"):
         distort(photos, DIM, severity, region=region)  # type: ignore[arg-type]
 
 

@@ -38,7 +38,7 @@ def test_regions_leave_a_part_of_the_picture_out(kind: str, photos: Tensor) -> N
 
 
 def test_image_regions_follow_the_picture(photos: Tensor) -> None:
-    # Four rules (shadows, highlights, edges, texture) meet a picture of a dark, textured left and a bright, flat right half.
+    # Shadows, edges and texture are on the left, highlights on the right.
     picture = torch.full((16, 3, 64, 64), 0.9)
     picture[..., :32] = 0.2 * torch.rand(16, 1, 64, 32, generator=seeded())
     mask = draw_region("image", picture, seeded(1))

@@ -67,7 +67,10 @@ class Truth:
         red, green, blue = (a - b).split(1, dim=1)
         maps[:, AXES.index("brightness")] = _local((red + green + blue) / 3)[:, 0]
         maps[:, AXES.index("tint_blue")] = _local(blue - (red + green) / 2)[:, 0]
-        for axis, of in (("noise", lambda x: x[:, :2].mean(1, keepdim=True)), ("chroma_noise", lambda x: x[:, :1] - x[:, 1:2])):
+        for axis, of in (
+            ("noise", lambda x: x[:, :2].mean(1, keepdim=True)),
+            ("chroma_noise", lambda x: x[:, :1] - x[:, 1:2]),
+        ):
             maps[:, AXES.index(axis)] = 10 * (self._spread(of(a)).sqrt() - self._spread(of(b)).sqrt())[:, 0]
         return self.sign * maps
 
@@ -76,9 +79,7 @@ class Truth:
         distance = self.sign * (a - b).square().mean(dim=(1, 2, 3))
         rough = [self._spread(x).mean(dim=(1, 2, 3)) for x in (a, b)]
         parts = torch.zeros(a.shape[0], len(AXES))
-        return Relation(
-            distance, parts, distance, lambda: self._maps(a, b), lambda: self.sign * (rough[1] - rough[0])
-        )
+        return Relation(distance, parts, distance, lambda: self._maps(a, b), lambda: self.sign * (rough[1] - rough[0]))
 
 
 class Blind:
@@ -109,7 +110,7 @@ PHOTOGRAPHS = [torch.full((3, 80, 96), level) for level in (0.4, 0.45, 0.5)]
 
 @pytest.fixture(scope="module")
 def truth():
-    return evaluate(Truth(), PHOTOGRAPHS, distortions=BANK, crop=72)
+    return evaluate(Truth(), PHOTOGRAPHS, distortions=BANK, crop=64)
 
 
 def test_who_knows_the_truth_is_right(truth):
@@ -126,7 +127,7 @@ def test_the_result_is_json_and_says_how_it_was_taken(truth):
     assert json.loads(json.dumps(truth, allow_nan=False)) == truth
     assert list(truth["per_operator"]) == [d.name for d in BANK]
     assert truth["per_operator"]["grain"]["pairs"] == 12
-    assert (truth["seed"], truth["photographs"], truth["crop"]) == (0, 3, 72)
+    assert (truth["seed"], truth["photographs"], truth["crop"]) == (0, 3, 64)
 
 
 def test_tone_has_no_order_without_reference_nor_inclusion(truth):
@@ -136,22 +137,28 @@ def test_tone_has_no_order_without_reference_nor_inclusion(truth):
 
 
 def test_who_turns_everything_round_is_wrong():
-    reversed_ = evaluate(Truth(sign=-1.0), PHOTOGRAPHS, distortions=BANK, crop=72)
+    reversed_ = evaluate(Truth(sign=-1.0), PHOTOGRAPHS[:1], distortions=BANK, crop=48)
     assert reversed_["sign_accuracy"]["all"] == 0.0
     for figure in ("ladder", "dominance", "inclusion", "unanchored"):
         assert reversed_[f"{figure}_accuracy"] == 0.0, figure
 
 
 def test_who_sees_nothing_gets_nothing():
-    blind = evaluate(Blind(), PHOTOGRAPHS, distortions=BANK, crop=72)
+    blind = evaluate(Blind(), PHOTOGRAPHS[:1], distortions=BANK, crop=48)
     assert blind["localisation_auc"] == 0.5
     assert blind["severity_spearman"]["mean"] is None
     assert blind["leakage"] is None
     assert blind["sign_accuracy"]["all"] == 0.0
-    # The argmax of nothing is the first axis, blur, on which none of these operators acts.
     assert blind["axis_accuracy"] == 0.0
     for figure in ("ladder", "dominance", "inclusion", "unanchored"):
         assert blind[f"{figure}_accuracy"] == 0.0, figure
+
+
+def test_maps_of_zeros_do_not_name_the_first_axis():
+    first = Distortion("soft", "optics", {AXES[0]: 1.0}, (0.0, 0.1), apply=_grain)
+    result = evaluate(Blind(), PHOTOGRAPHS[:1], distortions=[first], crop=48)
+    assert result["per_operator"]["soft"]["pairs"] == 4
+    assert result["axis_accuracy"] == 0.0
 
 
 def test_guessing_gets_chance():
@@ -182,9 +189,7 @@ def test_operators_weigh_equally():
 
 
 def test_same_seed_same_figures_other_seed_others():
-    first, again, other = (
-        evaluate(Truth(), PHOTOGRAPHS, distortions=(GRAIN, SPECKLE), crop=48, seed=s) for s in (3, 3, 4)
-    )
+    first, again, other = (evaluate(Truth(), PHOTOGRAPHS, distortions=(SPECKLE,), crop=48, seed=s) for s in (3, 3, 4))
     assert first == again
     assert first["localisation_auc"] != other["localisation_auc"]
 
