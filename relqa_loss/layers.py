@@ -37,16 +37,30 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, right, 0, bottom), mode="replicate")
 
 
+SILU_GAIN = 1.68
+"""Factor that restores unit variance after SiLU: ``1 / sqrt(E[silu(x)^2])`` for a standard normal ``x``."""
+
+
+def scaled(conv: nn.Conv2d, gain: float) -> nn.Conv2d:
+    """Start a convolution with outputs of ``gain`` times its inputs' standard deviation, and without bias.
+
+    There is no normalisation layer to repair the scale, and torch's default lets differences fade with depth.
+    """
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
+    with torch.no_grad():
+        conv.weight.mul_(gain)
+        if conv.bias is not None:
+            conv.bias.zero_()
+    return conv
+
+
 class Residual(nn.Module):
     """Two 3x3 convolutions around a skip; no normalisation, so every output sees a bounded neighbourhood only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.second.weight)
-        assert self.second.bias is not None
-        nn.init.zeros_(self.second.bias)
+        self.first = scaled(nn.Conv2d(channels, channels, 3, padding=1), SILU_GAIN)
+        self.second = scaled(nn.Conv2d(channels, channels, 3, padding=1), 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(F.silu(self.first(F.silu(x))))
@@ -67,12 +81,12 @@ class Encoder(nn.Module):
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
         w1, w2, w3, w4 = widths
-        self.stem = nn.Conv2d(12, w1, 3, padding=1)
-        self.down2 = nn.Conv2d(w1, w2, 2, stride=2)
-        self.mix2 = nn.Conv2d(w2, w2, 3, padding=1)
-        self.down3 = nn.Conv2d(w2, w3, 2, stride=2)
+        self.stem = scaled(nn.Conv2d(12, w1, 3, padding=1), 4.0)  # pixels have a standard deviation of about 1/4
+        self.down2 = scaled(nn.Conv2d(w1, w2, 2, stride=2), SILU_GAIN)
+        self.mix2 = scaled(nn.Conv2d(w2, w2, 3, padding=1), SILU_GAIN)
+        self.down3 = scaled(nn.Conv2d(w2, w3, 2, stride=2), SILU_GAIN)
         self.mix3 = Residual(w3)
-        self.down4 = nn.Conv2d(w3, w4, 2, stride=2)
+        self.down4 = scaled(nn.Conv2d(w3, w4, 2, stride=2), 1.0)
         self.mix4 = Residual(w4)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -95,15 +109,15 @@ class PairBlock(nn.Module):
 
     def __init__(self, features: int, channels: int, coarser: int) -> None:
         super().__init__()
-        self.odd_in = nn.Conv2d(features, channels, 1, bias=False)
-        self.even_in = nn.Conv2d(2 * features, channels, 1)
-        self.odd_up = nn.Conv2d(coarser, channels, 1, bias=False) if coarser else None
-        self.even_up = nn.Conv2d(coarser, channels, 1, bias=False) if coarser else None
-        self.gate = nn.Conv2d(channels, channels, 1)
-        self.odd_mix = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.even_mix = nn.Conv2d(channels, channels, 3, padding=1)
-        self.even_odd = nn.Conv2d(channels, channels, 1, bias=False)
-        self.gate_out = nn.Conv2d(channels, channels, 1)
+        self.odd_in = scaled(nn.Conv2d(features, channels, 1, bias=False), 1.0)
+        self.even_in = scaled(nn.Conv2d(2 * features, channels, 1), 0.7)
+        self.odd_up = scaled(nn.Conv2d(coarser, channels, 1, bias=False), 0.7) if coarser else None
+        self.even_up = scaled(nn.Conv2d(coarser, channels, 1, bias=False), 0.7) if coarser else None
+        self.gate = scaled(nn.Conv2d(channels, channels, 1), 1.0)
+        self.odd_mix = scaled(nn.Conv2d(channels, channels, 3, padding=1, bias=False), 1.0)
+        self.even_mix = scaled(nn.Conv2d(channels, channels, 3, padding=1), 1.0)
+        self.even_odd = scaled(nn.Conv2d(channels, channels, 1, bias=False), 1.0)
+        self.gate_out = scaled(nn.Conv2d(channels, channels, 1), 1.0)
 
     def forward(
         self, difference: Tensor, total: Tensor, coarser: tuple[Tensor, Tensor] | None

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Encoder, PairBlock, pad_to_multiple
+from .layers import Encoder, PairBlock, pad_to_multiple, scaled
 from .relation import AXES
 from .validation import check_pair
 
@@ -53,8 +53,8 @@ class DistortionPredictor(nn.Module):
         self.pair3 = PairBlock(widths[2], p3, p4)
         self.pair2 = PairBlock(widths[1], p2, p3)
         self.pair1 = PairBlock(widths[0], p1, p2)
-        self.head2 = nn.Conv2d(p2, len(AXES), 1, bias=False)
-        self.head1 = nn.Conv2d(p1, len(AXES), 1, bias=False)
+        self.head2 = scaled(nn.Conv2d(p2, len(AXES), 1, bias=False), 0.1)
+        self.head1 = scaled(nn.Conv2d(p1, len(AXES), 1, bias=False), 0.1)
 
     @property
     def stride(self) -> int:

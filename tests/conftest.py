@@ -1,14 +1,29 @@
 from __future__ import annotations
 
+import copy
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from relqa_loss import RelationalLoss
+
 PhotoMaker = Callable[..., Tensor]
+PairMaker = Callable[..., tuple[Tensor, Tensor]]
+
+CANDIDATE = "RELQA_TEST_WEIGHTS"
+"""Environment variable: a weights folder to be tested in place of the bundled weights, e.g. before a release."""
+
+
+def pytest_report_header() -> str:
+    folder = os.environ.get(CANDIDATE)
+    return "weights under test: " + (f"{folder} ({CANDIDATE} is set)" if folder else "the bundled ones")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,6 +47,34 @@ def repository() -> Path:
 @pytest.fixture(scope="session")
 def make_photos() -> PhotoMaker:
     return photo_like
+
+
+@pytest.fixture(scope="session")
+def make_loss() -> Callable[..., RelationalLoss]:
+    """``make_loss(**settings)``: a loss with the weights under test."""
+    folder = os.environ.get(CANDIDATE)
+
+    def make(**settings: Any) -> RelationalLoss:
+        return RelationalLoss(folder, **settings) if folder else RelationalLoss(**settings)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def loss_fn(make_loss: Callable[..., RelationalLoss]) -> RelationalLoss:
+    """The shipped case, float32. Shared: tests leave it as it is."""
+    return make_loss()
+
+
+@pytest.fixture(scope="session")
+def loss_fn64(loss_fn: RelationalLoss) -> RelationalLoss:
+    """The same in float64."""
+    return copy.deepcopy(loss_fn).double()
+
+
+@pytest.fixture(scope="session")
+def make_pair() -> PairMaker:
+    return photo_pair
 
 
 @pytest.fixture
@@ -67,3 +110,13 @@ def photo_like(
         disc = (y - centre_y) ** 2 + (x - centre_x) ** 2 < (0.05 + 0.1 * radius) ** 2
         images = torch.where(disc, 0.7 * colour + 0.3 * images, images)
     return images.clamp(0, 1).to(dtype)
+
+
+def photo_pair(
+    batch: int = 2, height: int = 48, width: int = 64, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """(pred, ref): a photograph, and the same one blurred, noisy and a little brighter, so that every path is alive."""
+    ref = photo_like(batch, height, width, seed=seed)
+    blurred = F.avg_pool2d(F.pad(ref, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    noise = torch.randn(ref.shape, generator=torch.Generator().manual_seed(seed + 1))
+    return (blurred + 0.03 * noise + 0.02).clamp(0, 1).to(dtype), ref.to(dtype)

@@ -35,7 +35,8 @@ import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("PIL", "matplotlib", "torchvision", "lightning", "pytorch_lightning", "piq", "scipy"):
+        extras = ("PIL", "matplotlib", "torchvision", "lightning", "pytorch_lightning", "piq", "scipy")
+        if name.partition(".")[0] in extras:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
@@ -145,7 +146,9 @@ def test_compare_writes_a_figure_for_each_image(capsys, files):
     pytest.importorskip("matplotlib")
     code, _, err = run(capsys, "compare", files / "ref.png", files / "near.png", "--figure", files / "one.png")
     assert code == 0 and "one.png" in err and read_image(files / "one.png").shape[2] > 300
-    run(capsys, "compare", files / "ref.png", files / "near.png", files / "far.png", "--figure", files / "f" / "all.png")
+    run(
+        capsys, "compare", files / "ref.png", files / "near.png", files / "far.png", "--figure", files / "f" / "all.png"
+    )
     assert sorted(path.name for path in (files / "f").iterdir()) == ["all-1-near.png", "all-2-far.png"]
 
 

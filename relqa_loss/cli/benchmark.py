@@ -69,8 +69,9 @@ def run_speed(args: argparse.Namespace) -> int:
         f"forward + backward to pred, {'x'.join(map(str, shape))} float32, {report.device}, {report.threads} threads,"
     )
     print(f"torch {report.torch_version}, median of {report.repeats} interleaved repeats")
-    print(f"RelationalLoss              {report.loss_ms:9.1f} ms")
-    print(f"LPIPS-AlexNet architecture  {report.lpips_alexnet_ms:9.1f} ms")
+    print(f"RelationalLoss              {report.loss_ms:9.1f} ms     (fastest {report.loss_best_ms:.1f})")
+    fastest = report.lpips_alexnet_best_ms
+    print(f"LPIPS-AlexNet architecture  {report.lpips_alexnet_ms:9.1f} ms     (fastest {fastest:.1f})")
     low, high = report.ratio_spread
     print(f"ratio                       {report.ratio:9.2f}     ({low:.2f} to {high:.2f} over the repeats)")
     _write(args.json, report.to_dict())

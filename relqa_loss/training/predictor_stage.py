@@ -17,8 +17,9 @@ from .data import Photographs, load_photographs, random_crops, seeded
 from .loop import ProgressCallback, run
 from .recipe import PredictorConfig, Recipe
 
-MAP_SCALE = 0.1
-"""Map error, in severity units, below which the regression loss grows quadratically."""
+MAP_SCALE = 0.5
+"""Map error, in severity units, below which the regression loss grows quadratically. An absolute error would pull every axis
+that is not yet sure to 0, its median."""
 
 SINGLE = {1: 1.0}
 VALIDATION_CROPS = 4
@@ -143,6 +144,7 @@ def train_predictor(
     device = torch.device(device)
     photographs = load_photographs(data, recipe.data.validation_share, config.crop)
     torch.manual_seed(recipe.seed)
+    components = {1: 1 - config.two_operators, 2: config.two_operators}
     predictor = DistortionPredictor(config.widths, config.pair_widths).to(device, memory_format=torch.channels_last)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -159,7 +161,7 @@ def train_predictor(
         "predictor",
         predictor,
         config,
-        _MakePairs(photographs.training, recipe, DistortionEngine()),
+        _MakePairs(photographs.training, recipe, DistortionEngine(components=components)),
         loss_of,
         validate,
         Path(out),

@@ -81,13 +81,15 @@ class PredictorConfig(StageConfig):
         widths: encoder channels at strides 2, 4, 8, 16.
         pair_widths: pair network channels at strides 2, 4, 8, 16.
         type_weight: weight of the cross-entropy on the share of each axis, beside the dense regression.
+        two_operators: share of pictures that two operators act on, each in its own region.
         both_distorted: share of pairs in which neither image is the original.
     """
 
     widths: tuple[int, ...] = (16, 48, 80, 112)
     pair_widths: tuple[int, ...] = (24, 32, 64, 80)
-    type_weight: float = 0.5
-    both_distorted: float = 0.25
+    type_weight: float = 0.3
+    two_operators: float = 0.25
+    both_distorted: float = 0.15
 
 
 @dataclass(frozen=True)

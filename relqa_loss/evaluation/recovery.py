@@ -1,0 +1,100 @@
+"""Does descending a loss bring a picture back? Degraded copies, Adam, PSNR before and after."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..distortions import by_name
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+STEPS = 300
+LEARNING_RATE = 0.02
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images in [0, 1]; infinite for equal images."""
+    error = float((a.double() - b.double()).square().mean())
+    return -10 * math.log10(error) if error > 0 else math.inf
+
+
+def starts(reference: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    """Degraded copies of (B, 3, H, W) in [0, 1] from which a loss has to find the way back."""
+
+    def native(name: str, parameter: float) -> Tensor:
+        operator = by_name(name).apply
+        assert operator is not None
+        return operator(reference, torch.full((reference.shape[0],), parameter), Generator().manual_seed(seed))
+
+    noise = torch.randn(reference.shape, generator=Generator().manual_seed(seed))
+    mean = reference.mean(dim=(1, 2, 3), keepdim=True)
+    cast = torch.tensor([0.1, 0.0, -0.1]).view(1, 3, 1, 1)
+    return {
+        "noise, sigma 0.1": reference + 0.1 * noise,
+        "blur, sigma 2": native("gaussian_blur", 2.0),
+        "JPEG, quality 10": native("jpeg", 10.0),
+        "grey field": torch.full_like(reference, 0.5),
+        "contrast halved": mean + 0.5 * (reference - mean),
+        "colour cast": reference + cast,
+    }
+
+
+def recover(
+    loss_fn: Loss, start: Tensor, reference: Tensor, steps: int = STEPS, learning_rate: float = LEARNING_RATE
+) -> Tensor:
+    """Descend ``loss_fn(estimate, reference)`` with Adam under half a cosine; images (B, 3, H, W), clamped at the end.
+
+    Args:
+        loss_fn: differentiable in its first argument; a value per image is added up, so that images do not share steps.
+        start: where the estimate begins.
+        reference: where it should end.
+        steps: of Adam.
+        learning_rate: first step size, in units of the [0, 1] range.
+    """
+    estimate = start.clone().requires_grad_(True)
+    optimiser = torch.optim.Adam([estimate], lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        optimiser.zero_grad(set_to_none=True)
+        loss_fn(estimate, reference).sum().backward()
+        optimiser.step()
+        schedule.step()
+    return estimate.detach().clamp(0, 1)
+
+
+def recovery_table(
+    losses: Mapping[str, Loss],
+    references: Sequence[Tensor],
+    *,
+    steps: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """PSNR in dB, mean over pictures, before and after descending each loss from each start.
+
+    Args:
+        losses: by name.
+        references: pictures (3, H, W) in [0, 1], all of one size.
+        steps: of Adam.
+        learning_rate: of Adam.
+        progress: called with a line of text after each start.
+    """
+    reference = torch.stack(list(references))
+    table: dict[str, Any] = {}
+    for name, start in starts(reference).items():
+
+        def mean_psnr(images: Tensor) -> float:
+            return sum(psnr(image, one) for image, one in zip(images, reference, strict=True)) / len(reference)
+
+        row = {"start": mean_psnr(start.clamp(0, 1))}
+        for loss_name, loss_fn in losses.items():
+            row[loss_name] = mean_psnr(recover(loss_fn, start, reference, steps, learning_rate))
+        table[name] = row
+        if progress is not None:
+            progress(f"{name}: " + ", ".join(f"{key} {value:.1f} dB" for key, value in row.items()))
+    return {"steps": steps, "learning_rate": learning_rate, "pictures": len(reference), "psnr": table}
