@@ -37,6 +37,9 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, right, 0, bottom), mode="replicate")
 
 
+DIFFERENCE_SCALE = 0.1
+"""Difference of features (of about unit variance) below which magnitudes grow quadratically."""
+
 SILU_GAIN = 1.68
 """Factor that restores unit variance after SiLU: ``1 / sqrt(E[silu(x)^2])`` for a standard normal ``x``."""
 
@@ -63,6 +66,7 @@ class Residual(nn.Module):
         self.second = scaled(nn.Conv2d(channels, channels, 3, padding=1), 0.5)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
@@ -98,19 +102,44 @@ class Encoder(nn.Module):
         return f1, f2, f3, f4
 
 
+class DifferenceTexture(nn.Module):
+    """What the difference of two images looks like by itself: local energies of its filter responses.
+
+    The kind of an artefact shows in the texture of ``a - b`` (speckle, grid, contour), which features of each image alone
+    bury under its content.
+
+    Args:
+        widths: filters at stride 2, and channels of the energies at strides 4 and 8.
+    """
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        w1, w2, w3 = widths
+        self.filters = scaled(nn.Conv2d(12, w1, 3, padding=1, bias=False), 4.0)
+        self.down2 = scaled(nn.Conv2d(w1, w2, 2, stride=2), SILU_GAIN)
+        self.down3 = scaled(nn.Conv2d(w2, w3, 2, stride=2), SILU_GAIN)
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, 3, H, W), sides divisible by 8 -> energies (B, widths[l], ...) at strides 2, 4 and 8, even."""
+        e1 = smooth_abs(self.filters(F.pixel_unshuffle(a - b, 2)), DIFFERENCE_SCALE)
+        e2 = F.silu(self.down2(e1))
+        return e1, e2, F.silu(self.down3(e2))
+
+
 class PairBlock(nn.Module):
     """One level of the two-stream pair network.
 
     Args:
         features: channels of the encoder's features at this level.
+        energies: channels of the difference's energies at this level, 0 where there are none.
         channels: channels of each stream.
         coarser: channels of each stream one level up, 0 at the coarsest level.
     """
 
-    def __init__(self, features: int, channels: int, coarser: int) -> None:
+    def __init__(self, features: int, energies: int, channels: int, coarser: int) -> None:
         super().__init__()
         self.odd_in = scaled(nn.Conv2d(features, channels, 1, bias=False), 1.0)
-        self.even_in = scaled(nn.Conv2d(2 * features, channels, 1), 0.7)
+        self.even_in = scaled(nn.Conv2d(2 * features + energies, channels, 1), 0.7)
         self.odd_up = scaled(nn.Conv2d(coarser, channels, 1, bias=False), 0.7) if coarser else None
         self.even_up = scaled(nn.Conv2d(coarser, channels, 1, bias=False), 0.7) if coarser else None
         self.gate = scaled(nn.Conv2d(channels, channels, 1), 1.0)
@@ -120,16 +149,17 @@ class PairBlock(nn.Module):
         self.gate_out = scaled(nn.Conv2d(channels, channels, 1), 1.0)
 
     def forward(
-        self, difference: Tensor, total: Tensor, coarser: tuple[Tensor, Tensor] | None
+        self, difference: Tensor, total: Tensor, energies: Tensor | None, coarser: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """Difference and sum of the two images' features, and the coarser level's streams -> (odd, even)."""
+        """Difference and sum of features, energies of the difference, the coarser level's streams -> (odd, even)."""
         odd = self.odd_in(difference)
-        even = self.even_in(torch.cat([total, smooth_abs(difference, 0.1)], dim=1))
+        evens = [total, smooth_abs(difference, DIFFERENCE_SCALE)]
+        even = self.even_in(torch.cat(evens if energies is None else [*evens, energies], dim=1))
         if coarser is not None and self.odd_up is not None and self.even_up is not None:
             odd = odd + F.interpolate(self.odd_up(coarser[0]), scale_factor=2.0, mode="nearest")
             even = even + F.interpolate(self.even_up(coarser[1]), scale_factor=2.0, mode="nearest")
         even = F.silu(even)
         odd = odd * (1 + torch.tanh(self.gate(even)))
-        even = even + F.silu(self.even_mix(even) + self.even_odd(smooth_abs(odd, 0.1)))
+        even = even + F.silu(self.even_mix(even) + self.even_odd(smooth_abs(odd, DIFFERENCE_SCALE)))
         odd = odd + self.odd_mix(odd) * torch.tanh(self.gate_out(even))
         return odd, even

@@ -98,6 +98,7 @@ class RelationalLoss(nn.Module):
         return super().train(False)
 
     def extra_repr(self) -> str:
+        """Settings, for ``print(loss_fn)``."""
         return f"weights={self.weights_name!r}, reduction={self.reduction!r}, data_range={self.data_range}"
 
     def forward(self, pred: Tensor, ref: Tensor, *, weight: Tensor | None = None) -> Tensor:
@@ -219,7 +220,7 @@ class RelationalLoss(nn.Module):
     def _pair(self, a: Tensor, b: Tensor) -> PairFeatures:
         # Two calls of equal shape: inside one batch the last bits could depend on the position, and identity would
         # not be 0.
-        return self.predictor.relate(self.predictor.encode(a), self.predictor.encode(b))
+        return self.predictor.relate(a, b, self.predictor.encode(a), self.predictor.encode(b))
 
     def _terms(self, pair: PairFeatures, a: Tensor, b: Tensor, weight: Tensor | None) -> DistanceTerms:
         terms = self.scorer.distance_terms(pair, a, b, weight)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import Encoder, PairBlock, pad_to_multiple, scaled
+from .layers import DifferenceTexture, Encoder, PairBlock, pad_to_multiple, scaled
 from .relation import AXES
 from .validation import check_pair
 
@@ -22,11 +22,13 @@ class PairFeatures(NamedTuple):
 
     ``difference``: encoder features of a minus those of b at strides 2, 4, 8, 16. ``odd`` and ``even``: the pair
     network's streams at strides 4, 8, 16; ``difference`` and ``odd`` change sign when the images are swapped,
-    ``even`` does not. ``total``: sum of the encoder features at stride 2.
+    ``even`` does not. ``total``: sum of the encoder features at stride 2. ``energy``: even energies of the filtered
+    difference at stride 2.
     """
 
     difference: tuple[Tensor, ...]
     total: Tensor
+    energy: Tensor
     odd: tuple[Tensor, ...]
     even: tuple[Tensor, ...]
 
@@ -40,19 +42,29 @@ class DistortionPredictor(nn.Module):
     Args:
         widths: encoder channels at strides 2, 4, 8, 16.
         pair_widths: channels of the two-stream pair network at strides 2, 4, 8, 16.
+        texture_widths: filters on the difference at stride 2, and channels of its energies at strides 4 and 8.
     """
 
     def __init__(
-        self, widths: Sequence[int] = (16, 48, 80, 112), pair_widths: Sequence[int] = (24, 32, 64, 80)
+        self,
+        widths: Sequence[int] = (16, 48, 80, 112),
+        pair_widths: Sequence[int] = (24, 32, 64, 80),
+        texture_widths: Sequence[int] = (16, 32, 48),
     ) -> None:
         super().__init__()
-        self.config = {"widths": list(widths), "pair_widths": list(pair_widths)}
+        self.config = {
+            "widths": list(widths),
+            "pair_widths": list(pair_widths),
+            "texture_widths": list(texture_widths),
+        }
         self.encoder = Encoder(widths)
+        self.texture = DifferenceTexture(texture_widths)
+        t1, t2, t3 = texture_widths
         p1, p2, p3, p4 = pair_widths
-        self.pair4 = PairBlock(widths[3], p4, 0)
-        self.pair3 = PairBlock(widths[2], p3, p4)
-        self.pair2 = PairBlock(widths[1], p2, p3)
-        self.pair1 = PairBlock(widths[0], p1, p2)
+        self.pair4 = PairBlock(widths[3], 0, p4, 0)
+        self.pair3 = PairBlock(widths[2], t3, p3, p4)
+        self.pair2 = PairBlock(widths[1], t2, p2, p3)
+        self.pair1 = PairBlock(widths[0], t1, p1, p2)
         self.head2 = scaled(nn.Conv2d(p2, len(AXES), 1, bias=False), 0.1)
         self.head1 = scaled(nn.Conv2d(p1, len(AXES), 1, bias=False), 0.1)
 
@@ -70,28 +82,33 @@ class DistortionPredictor(nn.Module):
         Returns:
             Four tensors (B, widths[l], H' / 2^(l+1), W' / 2^(l+1)), H' and W' being the padded sides.
         """
-        # One layout for every caller: convolution kernels, and with them the last bits, differ between layouts.
-        return self.encoder(pad_to_multiple(images, self.stride).contiguous(memory_format=torch.channels_last))
+        return self.encoder(self._padded(images))
 
-    def relate(self, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> PairFeatures:
-        """Run the pair network at strides 16, 8 and 4 on the features of a and b (see :meth:`encode`)."""
+    def _padded(self, images: Tensor) -> Tensor:
+        # One layout for every caller: convolution kernels, and with them the last bits, differ between layouts.
+        return pad_to_multiple(images, self.stride).contiguous(memory_format=torch.channels_last)
+
+    def relate(
+        self, a: Tensor, b: Tensor, features_a: Sequence[Tensor], features_b: Sequence[Tensor]
+    ) -> PairFeatures:
+        """Run the pair network at strides 16, 8 and 4 on images a and b and their features (see :meth:`encode`)."""
+        energies = self.texture(self._padded(a), self._padded(b))
         difference = tuple(fa - fb for fa, fb in zip(features_a, features_b, strict=True))
         total = tuple(fa + fb for fa, fb in zip(features_a, features_b, strict=True))
-        streams4 = self.pair4(difference[3], total[3], None)
-        streams3 = self.pair3(difference[2], total[2], streams4)
-        streams2 = self.pair2(difference[1], total[1], streams3)
+        streams4 = self.pair4(difference[3], total[3], None, None)
+        streams3 = self.pair3(difference[2], total[2], energies[2], streams4)
+        streams2 = self.pair2(difference[1], total[1], energies[1], streams3)
         odd, even = zip(streams2, streams3, streams4, strict=True)
-        return PairFeatures(difference, total[0], odd, even)
+        return PairFeatures(difference, total[0], energies[0], odd, even)
 
     def half_resolution_maps(self, pair: PairFeatures) -> Tensor:
         """Signed maps (B, len(AXES), H' / 2, W' / 2), before they are confined to visible differences."""
-        odd1, _ = self.pair1(pair.difference[0], pair.total, (pair.odd[0], pair.even[0]))
+        odd1, _ = self.pair1(pair.difference[0], pair.total, pair.energy, (pair.odd[0], pair.even[0]))
         coarse = F.interpolate(self.head2(pair.odd[0]), scale_factor=2.0, mode="bilinear", align_corners=False)
         return coarse + self.head1(odd1)
 
     def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
-        """Full-resolution signed maps (B, len(AXES), H, W), zero wherever the two images agree in a 5x5
-        neighbourhood."""
+        """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood."""
         height, width = a.shape[-2:]
         maps = F.interpolate(self.half_resolution_maps(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
         return maps[..., :height, :width] * visible_difference(a, b)
@@ -112,7 +129,7 @@ class DistortionPredictor(nn.Module):
             ValueError: wrong rank, channels or size, or different shapes or devices.
         """
         check_pair("a", a, "b", b)
-        pair = self.relate(self.encode(a), self.encode(b))
+        pair = self.relate(a, b, self.encode(a), self.encode(b))
         return self.decode(pair, a, b)
 
 

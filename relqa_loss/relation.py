@@ -74,10 +74,12 @@ class Relation:
 
     @cached_property
     def maps(self) -> Tensor:
+        """Signed maps (B, len(AXES), H, W)."""
         return self._decode_maps()
 
     @cached_property
     def score(self) -> Tensor:
+        """Signed score (B,)."""
         return self._compute_score()
 
     def __getitem__(self, axis: str) -> Tensor:

@@ -37,7 +37,9 @@ def test_an_optimiser_of_the_parent_finds_nothing_to_train(loss_fn: RelationalLo
     assert sum(p.numel() for p in parent.parameters() if p.requires_grad) == 12
 
 
-@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda loss: pickle.loads(pickle.dumps(loss))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda loss: pickle.loads(pickle.dumps(loss))], ids=["deepcopy", "pickle"]
+)
 def test_copies_give_the_same_values(
     loss_fn: RelationalLoss, make_pair: PairMaker, duplicate: Callable[[RelationalLoss], RelationalLoss]
 ) -> None:

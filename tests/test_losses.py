@@ -96,9 +96,7 @@ def test_parts_and_floor_are_positive_and_add_up_to_the_distance(loss_fn: Relati
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-def test_maps_have_the_size_of_the_input(
-    loss_fn: RelationalLoss, make_pair: PairMaker, size: tuple[int, int]
-) -> None:
+def test_maps_have_the_size_of_the_input(loss_fn: RelationalLoss, make_pair: PairMaker, size: tuple[int, int]) -> None:
     rel = loss_fn.relate(*make_pair(2, *size))
     assert rel.maps.shape == (2, len(AXES), *size)
     assert rel["blur"].shape == (2, *size)
@@ -262,7 +260,9 @@ def test_weight_that_is_no_tensor_or_elsewhere_is_refused(loss_fn: RelationalLos
 
 
 def test_normalised_weight_has_mean_one_per_image() -> None:
-    weight = normalise_weight(torch.rand(3, 20, 30) * torch.tensor([1.0, 50.0, 1e-4]).view(3, 1, 1), torch.rand(3, 3, 20, 30))
+    weight = normalise_weight(
+        torch.rand(3, 20, 30) * torch.tensor([1.0, 50.0, 1e-4]).view(3, 1, 1), torch.rand(3, 3, 20, 30)
+    )
     assert weight.shape == (3, 1, 20, 30)
     torch.testing.assert_close(weight.mean(dim=(1, 2, 3)), torch.ones(3))
 

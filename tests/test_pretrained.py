@@ -51,7 +51,9 @@ def test_settings_are_passed_on_by_from_pretrained(saved: Path, make_pair: PairM
     assert loss(*make_pair()).shape == (2,)
 
 
-def test_a_cast_loss_saves_the_weights_it_was_loaded_from(loss_fn64: RelationalLoss, saved: Path, tmp_path: Path) -> None:
+def test_a_cast_loss_saves_the_weights_it_was_loaded_from(
+    loss_fn64: RelationalLoss, saved: Path, tmp_path: Path
+) -> None:
     folder = loss_fn64.save_pretrained(tmp_path / "cast")
     assert weights.load(folder).sha256 == weights.load(saved).sha256
 

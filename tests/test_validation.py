@@ -17,8 +17,16 @@ def test_every_float_dtype_and_the_smallest_size_pass(dtype: torch.dtype) -> Non
         ([[0.0]], TypeError, "photos must be a torch.Tensor of shape (B, 3, H, W), got list"),
         (torch.zeros(3, 16, 16), ValueError, "photos must have 4 dimensions (B, 3, H, W), got 3: (3, 16, 16)"),
         (torch.zeros(1, 4, 16, 16), ValueError, "photos must have 3 channels (RGB), got 4: (1, 4, 16, 16)"),
-        (torch.zeros(1, 3, 16, 16, dtype=torch.int64), TypeError, "photos must be float16, bfloat16, float32 or float64, got torch.int64"),
-        (torch.zeros(0, 3, 16, 16), ValueError, "photos must hold at least one image, got an empty batch: (0, 3, 16, 16)"),
+        (
+            torch.zeros(1, 3, 16, 16, dtype=torch.int64),
+            TypeError,
+            "photos must be float16, bfloat16, float32 or float64, got torch.int64",
+        ),
+        (
+            torch.zeros(0, 3, 16, 16),
+            ValueError,
+            "photos must hold at least one image, got an empty batch: (0, 3, 16, 16)",
+        ),
         (torch.zeros(1, 3, 16, 15), ValueError, "photos must be at least 16x16 pixels, got 16x15"),
     ],
     ids=["list", "rank", "channels", "integers", "empty", "small"],

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
-from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json
+from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
 
 
 def add_commands(commands: Commands) -> None:
@@ -34,14 +32,6 @@ def add_commands(commands: Commands) -> None:
     calibration.set_defaults(run=run_calibration)
 
 
-def _write(path: Path | None, value: dict[str, Any]) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    note(f"written: {path}")
-
-
 def run_engine(args: argparse.Namespace) -> int:
     """Engine-based figures."""
     from ..evaluation.engine_scores import evaluate
@@ -51,7 +41,8 @@ def run_engine(args: argparse.Namespace) -> int:
     note_skipped(folder.skipped)
     scores = evaluate(make_loss(args), [image.to(args.device) for image in folder.images], progress=note)
     print_json(scores)
-    _write(args.json, scores)
+    if args.json is not None:
+        write_json(args.json, scores)
     return 0
 
 
@@ -74,7 +65,8 @@ def run_speed(args: argparse.Namespace) -> int:
     print(f"LPIPS-AlexNet architecture  {report.lpips_alexnet_ms:9.1f} ms     (fastest {fastest:.1f})")
     low, high = report.ratio_spread
     print(f"ratio                       {report.ratio:9.2f}     ({low:.2f} to {high:.2f} over the repeats)")
-    _write(args.json, report.to_dict())
+    if args.json is not None:
+        write_json(args.json, report.to_dict())
     return 0
 
 

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -87,6 +88,13 @@ def _is_number(cell: str) -> bool:
 def print_json(value: object) -> None:
     """Strict JSON on stdout: numbers that are not finite become null."""
     print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def write_json(path: Path, value: object) -> None:
+    """The same JSON into a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    note(f"written: {path}")
 
 
 def _finite(value: object) -> object:

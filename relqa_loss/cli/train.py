@@ -6,12 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import Commands, command, note, note_skipped, print_json
+from .common import Commands, command, note, note_skipped, print_json, write_json
 
 if TYPE_CHECKING:
-    from ..predictor import DistortionPredictor
     from ..training.loop import Progress
-    from ..training.recipe import Recipe
 
 
 def add_commands(commands: Commands) -> None:
@@ -73,78 +71,45 @@ def run_predictor(args: argparse.Namespace) -> int:
     _, photographs = train_predictor(
         recipe, args.data, args.out, resume=args.resume, device=args.device, progress=_show
     )
-    for reason in photographs.skipped:
-        note(f"skipped {reason}")
+    note_skipped(photographs.skipped)
     print(args.out)
     return 0
 
 
 def run_scorer(args: argparse.Namespace) -> int:
     """Second stage, the weights folder, and the final figures."""
+    import torch
+
+    from ..images import read_folder
+    from ..predictor import DistortionPredictor
     from ..training.data import load_photographs
+    from ..training.loop import load_average
     from ..training.recipe import load_recipe
+    from ..training.release import provenance_of, release
     from ..training.scorer_stage import train_scorer
-    from ..weights import save
 
     recipe = load_recipe(args.recipe, parse_overrides(args.set))
-    predictor = load_predictor(args.predictor, recipe)
-    smallest = max(recipe.predictor.crop, recipe.scorer.crop)
-    photographs = load_photographs(args.data, recipe.data.validation_share, smallest)
-    for reason in photographs.skipped:
-        note(f"skipped {reason}")
+    predictor = DistortionPredictor(
+        recipe.predictor.widths, recipe.predictor.pair_widths, recipe.predictor.texture_widths
+    )
+    predictor_seconds = load_average(predictor, args.predictor, recipe.predictor.steps)
+    tests = [] if args.test is None else [image.to(args.device) for image in read_folder(args.test).images]
+    photographs = load_photographs(args.data, recipe.data.validation_share, recipe.scorer.crop)
+    note_skipped(photographs.skipped)
     scorer = train_scorer(
         recipe, photographs, predictor, args.out, resume=args.resume, device=args.device, progress=_show
     )
-    folder = args.out / "weights"
-    save(
-        folder,
-        predictor=predictor.state_dict(),
-        predictor_config=predictor.config,
-        scorer=scorer.state_dict(),
-        scorer_config=scorer.config,
-        provenance={"recipe": recipe.as_dict(), "recipe_sha256": recipe.digest(), "data_sha256": photographs.digest},
+    provenance = provenance_of(
+        recipe,
+        photographs,
+        predictor_seconds=predictor_seconds,
+        scorer_seconds=load_average(scorer, args.out, recipe.scorer.steps),
+        device=torch.device(args.device),
     )
-    print(folder)
-    if args.test is not None:
-        evaluate_on(args.test, folder, args.device)
+    folder = args.out / "weights"
+    evaluation = release(folder, predictor, scorer, provenance, name=recipe.name, test_photographs=tests, progress=note)
+    if evaluation is not None:
+        write_json(args.out / "evaluation.json", evaluation)
+        print_json(evaluation)
+    note(f"written: {folder}")
     return 0
-
-
-def load_predictor(folder: Path, recipe: Recipe) -> DistortionPredictor:
-    """The averaged predictor of a finished stage.
-
-    Raises:
-        ValueError: no checkpoint in the folder, an unfinished one, or one of other widths than the recipe's.
-    """
-    import torch
-
-    from ..predictor import DistortionPredictor
-    from ..training.loop import CHECKPOINT
-
-    path = folder / CHECKPOINT
-    if not path.is_file():
-        raise ValueError(f"--predictor must be the OUT of a predictor stage; {folder} holds no {CHECKPOINT}")
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["step"] < recipe.predictor.steps:
-        done = f"{state['step']} of {recipe.predictor.steps} steps"
-        raise ValueError(f"the predictor in {folder} is not finished ({done}): train it with --resume first")
-    predictor = DistortionPredictor(recipe.predictor.widths, recipe.predictor.pair_widths)
-    prefix = "module."
-    average = {key.removeprefix(prefix): t for key, t in state["average"].items() if key.startswith(prefix)}
-    try:
-        predictor.load_state_dict(average)
-    except RuntimeError as error:
-        raise ValueError(f"the predictor in {folder} has other widths than the recipe") from error
-    return predictor.eval()
-
-
-def evaluate_on(data: Path, weights: Path, device: str) -> None:
-    """Print the engine-based figures of finished weights on photographs that no training has seen."""
-    from ..evaluation.engine_scores import evaluate
-    from ..images import read_folder
-    from ..losses import RelationalLoss
-
-    folder = read_folder(data)
-    note_skipped(folder.skipped)
-    photographs = [image.to(device) for image in folder.images]
-    print_json(evaluate(RelationalLoss(weights).to(device), photographs, progress=note))

@@ -31,8 +31,8 @@ class Distortion:
             ``geometry`` or ``loss``.
         apply: the pixel operator; None for geometry.
         flow: the displacement field; None for pixel operators.
-        effects: axis name -> signed effect relative to the strongest one (+1 or -1). For geometry only the axes count: the
-            target is the true displacement.
+        effects: axis name -> signed effect relative to the strongest one (+1 or -1). For geometry only the axes
+            count: the target is the true displacement.
         span: native parameter where the effect starts to be visible and at the strongest level worth simulating.
         geometric: True if the parameter is interpolated geometrically between the ends of ``span``, else linearly.
         source: where the formula or the range comes from.
@@ -41,7 +41,8 @@ class Distortion:
         dominance: may be a component of dominance tiers.
         inclusion: may stand in region-inclusion tiers (a part never looks worse than the whole).
         smooths: removes noise that is already there, so nothing noisy may precede it in a dominance tier.
-        trace: False where the pair bears no sign of which image is damaged (a copied patch): map targets get zero weight.
+        trace: False where the pair bears no sign of which image is damaged (a copied patch): map targets get zero
+            weight.
     """
 
     name: str

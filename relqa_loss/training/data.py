@@ -31,13 +31,13 @@ class Photographs:
         training: uint8 (3, H, W) each.
         validation: uint8 (3, H, W) each.
         digest: sha256 over names and contents of all of them: the data manifest's hash.
-        skipped: files that were left out, with the reason.
+        skipped: (file, reason) of those that were left out.
     """
 
     training: list[Tensor]
     validation: list[Tensor]
     digest: str
-    skipped: tuple[str, ...]
+    skipped: tuple[tuple[str, str], ...]
 
 
 def load_photographs(folder: str | Path, validation_share: float, smallest_side: int) -> Photographs:
@@ -46,21 +46,24 @@ def load_photographs(folder: str | Path, validation_share: float, smallest_side:
     Raises:
         ValueError: an empty or unreadable folder, or no photograph with both sides of at least ``smallest_side``.
     """
-    training, validation, skipped, digest = [], [], [], hashlib.sha256()
+    training: list[Tensor] = []
+    validation: list[Tensor] = []
+    skipped: list[tuple[str, str]] = []
+    digest = hashlib.sha256()
     for path, image in read_each(list_images(folder, recursive=True)):
         if isinstance(image, str):
-            skipped.append(f"{path.name}: {image}")
+            skipped.append((path.name, image))
             continue
         pixels = (image * 255).round().to(torch.uint8)
         digest.update(path.name.encode())
         digest.update(pixels.numpy().tobytes())
         if min(pixels.shape[1:]) < smallest_side:
-            skipped.append(f"{path.name}: smaller than a crop of {smallest_side} pixels")
+            skipped.append((path.name, f"smaller than a crop of {smallest_side} pixels"))
             continue
         share = int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16) / 2**32
         (validation if share < validation_share else training).append(pixels)
     if not training:
-        reason = f" ({len(skipped)} left out, the first: {skipped[0]})" if skipped else ""
+        reason = f" ({len(skipped)} left out, the first: {': '.join(skipped[0])})" if skipped else ""
         raise ValueError(f"data folder {folder} has no photograph to train on{reason}")
     return Photographs(training, validation or training[:1], digest.hexdigest(), tuple(skipped))
 

@@ -168,7 +168,7 @@ def run(
             sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach()
         done = step + 1
         if done % config.log_every == 0 or done == config.steps:
-            count = (done - 1) % config.log_every + 1
+            count = min((done - 1) % config.log_every + 1, done - start)
             means = {name: float(value) / count for name, value in sums.items()}
             sums = {}
             if not math.isfinite(means["loss"]):

@@ -18,8 +18,8 @@ from .loop import ProgressCallback, run
 from .recipe import PredictorConfig, Recipe
 
 MAP_SCALE = 0.5
-"""Map error, in severity units, below which the regression loss grows quadratically. An absolute error would pull every axis
-that is not yet sure to 0, its median."""
+"""Map error, in severity units, below which the regression loss grows quadratically. An absolute error would pull
+every axis that is not yet sure to 0, its median."""
 
 SINGLE = {1: 1.0}
 VALIDATION_CROPS = 4
@@ -27,7 +27,7 @@ VALIDATION_SEVERITY = (0.3, 1.0)
 
 
 class PairBatch(NamedTuple):
-    """Pairs ``a``, ``b`` (B, 3, H, W) with targets at half resolution: ``maps`` (B, len(AXES), ...), ``weight`` (B, 1, ...)."""
+    """Pairs ``a``, ``b`` (B, 3, H, W); ``maps`` (B, len(AXES), H / 2, W / 2) and ``weight`` (B, 1, H / 2, W / 2)."""
 
     a: Tensor
     b: Tensor
@@ -145,11 +145,11 @@ def train_predictor(
     photographs = load_photographs(data, recipe.data.validation_share, config.crop)
     torch.manual_seed(recipe.seed)
     components = {1: 1 - config.two_operators, 2: config.two_operators}
-    predictor = DistortionPredictor(config.widths, config.pair_widths).to(device, memory_format=torch.channels_last)
+    predictor = DistortionPredictor(config.widths, config.pair_widths, config.texture_widths).to(device).to(memory_format=torch.channels_last)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         a, b, target, weight = (tensor.to(device) for tensor in batch)
-        pair = predictor.relate(predictor.encode(a), predictor.encode(b))
+        pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
         return map_loss(predictor.half_resolution_maps(pair), target, weight, config.type_weight)
 
     def validate(model: nn.Module) -> dict[str, float]:

@@ -80,6 +80,7 @@ class PredictorConfig(StageConfig):
     Attributes:
         widths: encoder channels at strides 2, 4, 8, 16.
         pair_widths: pair network channels at strides 2, 4, 8, 16.
+        texture_widths: filters on the difference at stride 2, and channels of its energies at strides 4 and 8.
         type_weight: weight of the cross-entropy on the share of each axis, beside the dense regression.
         two_operators: share of pictures that two operators act on, each in its own region.
         both_distorted: share of pairs in which neither image is the original.
@@ -87,6 +88,7 @@ class PredictorConfig(StageConfig):
 
     widths: tuple[int, ...] = (16, 48, 80, 112)
     pair_widths: tuple[int, ...] = (24, 32, 64, 80)
+    texture_widths: tuple[int, ...] = (16, 32, 48)
     type_weight: float = 0.3
     two_operators: float = 0.25
     both_distorted: float = 0.15

@@ -119,7 +119,9 @@ class ScorerObjective(nn.Module):
         with torch.no_grad():
             of_images = self.predictor.encode(images)
             of_reference = self.predictor.encode(batch.reference)
-            pair = self.predictor.relate(of_images, [f.repeat_interleave(size, dim=0) for f in of_reference])
+            pair = self.predictor.relate(
+                images, repeated, of_images, [f.repeat_interleave(size, dim=0) for f in of_reference]
+            )
         parts, floor = self.scorer.distance_terms(pair, images, repeated)
         distance = (parts.sum(dim=1) + floor).view(count, size)
         log_distance = torch.log(distance + SMALLEST_DISTANCE)
@@ -135,18 +137,21 @@ class ScorerObjective(nn.Module):
         wanted = batch.axes.flatten(0, 1)
         axes = -(wanted * share.log()).sum(dim=1).mean()
 
-        judge = self._judge_loss(of_images, batch)
+        judge = self._judge_loss(images, of_images, batch)
         total = rank + config.scale_weight * scale + config.axis_weight * axes + config.judge_weight * judge
         terms = {"rank": rank, "scale": scale, "axes": axes, "judge": judge, "order_accuracy": accuracy}
         return total, terms
 
-    def _judge_loss(self, features: Sequence[Tensor], batch: TierBatch) -> Tensor:
+    def _judge_loss(self, images: Tensor, features: Sequence[Tensor], batch: TierBatch) -> Tensor:
         """Better images of a tier must be judged better; where a pair cannot tell, the judgement is pulled to 0."""
         rows, better, worse = _spread_pairs(batch.order, JUDGED_PAIRS)
+        if len(rows) == 0:
+            return images.new_zeros(())
         size = batch.order.shape[1]
+        first, second = rows * size + better, rows * size + worse
         with torch.no_grad():
             pair: PairFeatures = self.predictor.relate(
-                [f[rows * size + better] for f in features], [f[rows * size + worse] for f in features]
+                images[first], images[second], [f[first] for f in features], [f[second] for f in features]
             )
         score = self.scorer.judge(pair)
         judged = batch.judged[rows].float()
@@ -165,6 +170,17 @@ def _spread_pairs(order: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
             chosen.append(torch.cat([torch.full((len(picks), 1), row, device=order.device), pairs[picks]], dim=1))
     table = torch.cat(chosen) if chosen else torch.zeros(0, 3, dtype=torch.long, device=order.device)
     return table[:, 0], table[:, 1], table[:, 2]
+
+
+@torch.no_grad()
+def start_at_scale(objective: ScorerObjective, batch: TierBatch) -> None:
+    """Rescale a new scorer so that the parts of the batch's pictures add up to a typical severity of 0.5."""
+    size = batch.images.shape[1]
+    images, repeated = batch.images.flatten(0, 1), batch.reference.repeat_interleave(size, dim=0)
+    predictor = objective.predictor
+    pair = predictor.relate(images, repeated, predictor.encode(images), predictor.encode(repeated))
+    typical = objective.scorer.distance_terms(pair, images, repeated).parts.sum(dim=1).median()
+    objective.scorer.rescale(0.5 / float(typical.clamp_min(SMALLEST_DISTANCE)))
 
 
 def train_scorer(
@@ -199,10 +215,16 @@ def train_scorer(
     torch.manual_seed(recipe.seed)
     predictor = predictor.to(device).eval().requires_grad_(False)
     scorer = RelationalScorer(
-        recipe.predictor.widths, recipe.predictor.pair_widths, config.channels, floor_weight=config.floor_weight
+        recipe.predictor.widths,
+        recipe.predictor.pair_widths,
+        recipe.predictor.texture_widths[0],
+        config.channels,
+        config.floor_weight,
     ).to(device)
     objective = ScorerObjective(predictor, scorer, config)
+    make_tiers = _MakeTiers(photographs.training, recipe, DistortionEngine())
     validation = _MakeTiers(photographs.validation, recipe, DistortionEngine())
+    start_at_scale(objective, TierBatch(*(tensor.to(device) for tensor in make_tiers(0))))
 
     def loss_of(batch: TierBatch) -> tuple[Tensor, dict[str, Tensor]]:
         return objective(TierBatch(*(tensor.to(device) for tensor in batch)))
@@ -219,7 +241,7 @@ def train_scorer(
         "scorer",
         scorer,
         config,
-        _MakeTiers(photographs.training, recipe, DistortionEngine()),
+        make_tiers,
         loss_of,
         validate,
         Path(out),

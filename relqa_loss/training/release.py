@@ -1,0 +1,92 @@
+"""From two finished stages to a weights folder with its model card."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from .. import weights as weights_module
+from ..distortions.bank import SEVERITY_FILE
+from ..evaluation.engine_scores import evaluate
+from ..evaluation.model_card import model_card
+from ..losses import RelationalLoss
+from ..predictor import DistortionPredictor
+from ..scorer import RelationalScorer
+from .data import Photographs
+from .recipe import Recipe
+
+
+def provenance_of(
+    recipe: Recipe, photographs: Photographs, *, predictor_seconds: float, scorer_seconds: float, device: torch.device
+) -> dict[str, Any]:
+    """What weights come from, as JSON can hold it."""
+    table = (importlib.resources.files("relqa_loss.distortions") / SEVERITY_FILE).read_bytes()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return {
+        "recipe": recipe.as_dict(),
+        "recipe_sha256": recipe.digest(),
+        "data_sha256": photographs.digest,
+        "training_photographs": len(photographs.training),
+        "validation_photographs": len(photographs.validation),
+        "severity_sha256": hashlib.sha256(table).hexdigest(),
+        "panel": json.loads(table)["provenance"]["panel"],
+        "predictor_seconds": round(predictor_seconds),
+        "scorer_seconds": round(scorer_seconds),
+        "device": where,
+        "relqa_loss": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def release(
+    folder: Path,
+    predictor: DistortionPredictor,
+    scorer: RelationalScorer,
+    provenance: dict[str, Any],
+    *,
+    name: str,
+    test_photographs: Sequence[Tensor] = (),
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Any] | None:
+    """Write a weights folder; with test photographs, measure the weights as they were written and put that in the card.
+
+    Args:
+        folder: of the weights.
+        predictor: averaged.
+        scorer: averaged.
+        provenance: as :func:`provenance_of` returns it.
+        name: title of the card.
+        test_photographs: (3, H, W) in [0, 1] that no training saw, on the device to measure on.
+        progress: called with a line of text after each operator.
+
+    Returns:
+        The figures, or None without test photographs.
+    """
+
+    def save(evaluation: dict[str, Any] | None) -> None:
+        weights_module.save(
+            folder,
+            predictor={key: tensor.float() for key, tensor in predictor.state_dict().items()},
+            predictor_config=predictor.config,
+            scorer={key: tensor.float() for key, tensor in scorer.state_dict().items()},
+            scorer_config=scorer.config,
+            provenance=provenance,
+            card=model_card(name, provenance, evaluation),
+        )
+
+    save(None)
+    if not test_photographs:
+        return None
+    loss_fn = RelationalLoss(folder).to(test_photographs[0].device)
+    evaluation = evaluate(loss_fn, test_photographs, progress=progress)
+    evaluation["weights_sha256"] = loss_fn.info()["files"]
+    save(evaluation)
+    return evaluation

@@ -1,0 +1,162 @@
+"""`DistortionPredictor`: anti-symmetric, aligned, local. What holds for any weights is tested on fresh ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from relqa_loss import AXES, DistortionPredictor, RelationalLoss
+from relqa_loss.predictor import VISIBLE_STEP, visible_difference
+
+PairMaker = Callable[..., tuple[Tensor, Tensor]]
+
+PLACES = [
+    ((64, 64), (30, 30)),
+    ((64, 64), (17, 44)),
+    ((64, 64), (1, 1)),
+    ((64, 64), (62, 62)),
+    ((64, 64), (1, 33)),
+    ((50, 70), (25, 35)),
+    ((50, 70), (48, 68)),
+    ((17, 23), (8, 11)),
+    ((17, 23), (15, 1)),
+]
+"""Picture size, and centre of a 3x3 defect in it."""
+
+
+@pytest.fixture
+def predictor() -> DistortionPredictor:
+    return DistortionPredictor().eval().requires_grad_(False)
+
+
+def with_defect(size: tuple[int, int], centre: tuple[int, int], strength: float) -> tuple[Tensor, Tensor]:
+    reference = torch.full((1, 3, *size), 0.5)
+    y, x = centre
+    damaged = reference.clone()
+    damaged[..., y - 1 : y + 2, x - 1 : x + 2] += strength
+    return damaged, reference
+
+
+def peak(image: Tensor) -> tuple[int, int]:
+    return divmod(int(image.flatten().argmax()), image.shape[-1])
+
+
+# --- the gate
+
+
+@pytest.mark.parametrize("strength", [2 / 255, 0.4, -0.4], ids=["subtle", "bright", "dark"])
+@pytest.mark.parametrize(("size", "centre"), PLACES, ids=str)
+def test_a_defect_is_most_visible_inside_its_footprint(
+    size: tuple[int, int], centre: tuple[int, int], strength: float
+) -> None:
+    y, x = peak(visible_difference(*with_defect(size, centre, strength)))
+    assert abs(y - centre[0]) <= 1
+    assert abs(x - centre[1]) <= 1
+
+
+def test_an_isolated_pixel_peaks_at_itself() -> None:
+    a = torch.zeros(1, 3, 20, 20)
+    b = a.clone()
+    b[..., 7, 12] = 0.1
+    assert peak(visible_difference(a, b)) == (7, 12)
+
+
+def test_visibility_is_zero_exactly_where_a_5x5_neighbourhood_is_equal() -> None:
+    a = torch.rand(1, 3, 32, 32)
+    b = a.clone()
+    b[..., 10, 20] += 0.1
+    visible = visible_difference(a, b)[0, 0] > 0
+    expected = torch.zeros(32, 32, dtype=torch.bool)
+    expected[8:13, 18:23] = True
+    assert torch.equal(visible, expected)
+
+
+def test_visibility_is_even_and_in_the_unit_interval(make_pair: PairMaker) -> None:
+    a, b = make_pair()
+    visible = visible_difference(a, b)
+    assert visible.shape == (2, 1, 48, 64)
+    assert torch.equal(visible, visible_difference(b, a))
+    assert (visible >= 0).all()
+    assert (visible <= 1).all()
+
+
+def test_a_difference_of_the_visible_step_counts_half() -> None:
+    a = torch.full((1, 3, 16, 16), 0.5, dtype=torch.float64)
+    torch.testing.assert_close(visible_difference(a, a + VISIBLE_STEP), torch.full((1, 1, 16, 16), 0.5).double())
+
+
+# --- the maps
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 23), (50, 70), (32, 96)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_swap_negates_the_maps_bit_for_bit(
+    predictor: DistortionPredictor, make_pair: PairMaker, size: tuple[int, int], dtype: torch.dtype
+) -> None:
+    predictor.to(dtype)
+    a, b = make_pair(2, *size, dtype=dtype)
+    maps = predictor(a, b)
+    assert maps.shape == (2, len(AXES), *size)
+    assert torch.equal(maps, -predictor(b, a))
+    assert maps.abs().max() > 0
+    assert (predictor(a, a.clone()) == 0).all()
+
+
+@pytest.mark.parametrize(("size", "centre"), PLACES, ids=str)
+def test_maps_are_confined_to_the_surroundings_of_a_defect(
+    predictor: DistortionPredictor, size: tuple[int, int], centre: tuple[int, int]
+) -> None:
+    strength = predictor(*with_defect(size, centre, 0.4)).abs().sum(dim=1)[0]
+    rows, columns = strength.nonzero().unbind(dim=1)
+    assert len(rows) > 0
+    assert (rows - centre[0]).abs().max() <= 3
+    assert (columns - centre[1]).abs().max() <= 3
+
+
+@pytest.mark.parametrize(("size", "centre"), PLACES, ids=str)
+def test_learned_maps_peak_inside_the_footprint_of_a_defect(
+    loss_fn: RelationalLoss, size: tuple[int, int], centre: tuple[int, int]
+) -> None:
+    y, x = peak(loss_fn.relate(*with_defect(size, centre, 3 / 255)).maps.abs().sum(dim=1))
+    assert abs(y - centre[0]) <= 1
+    assert abs(x - centre[1]) <= 1
+
+
+def test_maps_move_with_the_picture(predictor: DistortionPredictor, make_pair: PairMaker) -> None:
+    # By the coarsest stride, so that the cells fall on the same pixels; compared where neither border reaches.
+    a, b = make_pair(1, 256, 256)
+    here = predictor(a, b)[..., 112:144, 112:144]
+    there = predictor(a.roll((16, -16), (2, 3)), b.roll((16, -16), (2, 3)))[..., 128:160, 96:128]
+    torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-6)
+
+
+def test_a_picture_cut_out_of_a_larger_one_has_the_same_maps_away_from_the_cut(
+    predictor: DistortionPredictor, make_pair: PairMaker
+) -> None:
+    a, b = make_pair(1, 256, 320)
+    whole = predictor(a, b)[..., 112:144, 112:144]
+    part = predictor(a[..., :256], b[..., :256])[..., 112:144, 112:144]
+    torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_wrong_input_is_named(predictor: DistortionPredictor) -> None:
+    good = torch.rand(1, 3, 16, 16)
+    with pytest.raises(ValueError, match="b must be at least 16x16"):
+        predictor(good, torch.rand(1, 3, 15, 16))
+    with pytest.raises(TypeError, match="a must be float16"):
+        predictor((good * 255).to(torch.uint8), good)
+
+
+def test_config_builds_the_same_network() -> None:
+    predictor = DistortionPredictor((4, 6, 8, 10), (5, 6, 7, 8))
+    twin = DistortionPredictor(**predictor.config)
+    twin.load_state_dict(predictor.state_dict())
+    a, b = torch.rand(2, 1, 3, 32, 32)
+    assert torch.equal(twin(a, b), predictor(a, b))
+
+
+def test_shipped_networks_are_small(loss_fn: RelationalLoss) -> None:
+    assert sum(parameter.numel() for parameter in loss_fn.parameters()) <= 4_000_000

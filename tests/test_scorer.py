@@ -1,0 +1,103 @@
+"""`RelationalScorer` on fresh weights: non-negative parts, a floor that never sleeps, an odd judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from relqa_loss import AXES, DistortionPredictor, RelationalScorer
+from relqa_loss.predictor import PairFeatures
+
+PairMaker = Callable[..., tuple[Tensor, Tensor]]
+WIDTHS, PAIR_WIDTHS = (4, 6, 8, 10), (5, 6, 7, 8)
+
+
+@pytest.fixture
+def predictor() -> DistortionPredictor:
+    return DistortionPredictor(WIDTHS, PAIR_WIDTHS).requires_grad_(False)
+
+
+@pytest.fixture
+def scorer() -> RelationalScorer:
+    return RelationalScorer(WIDTHS, PAIR_WIDTHS, channels=8).requires_grad_(False)
+
+
+def features(predictor: DistortionPredictor, a: Tensor, b: Tensor) -> PairFeatures:
+    return predictor.relate(predictor.encode(a), predictor.encode(b))
+
+
+def test_distance_is_parts_and_floor_added_up(
+    predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker
+) -> None:
+    a, b = make_pair()
+    pair = features(predictor, a, b)
+    parts, floor = scorer.distance_terms(pair, a, b)
+    assert parts.shape == (2, len(AXES))
+    assert (parts > 0).all()
+    assert (floor > 0).all()
+    assert torch.equal(scorer(pair, a, b), parts.sum(dim=1) + floor)
+
+
+def test_judgement_is_odd_bit_for_bit_and_zero_for_equal_pictures(
+    predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker
+) -> None:
+    a, b = make_pair()
+    judgement = scorer.judge(features(predictor, a, b))
+    assert judgement.shape == (2,)
+    assert judgement.abs().max() > 0
+    assert torch.equal(judgement, -scorer.judge(features(predictor, b, a)))
+    assert (scorer.judge(features(predictor, a, a)) == 0).all()
+
+
+def test_floor_counts_pixel_differences_with_its_weight(predictor: DistortionPredictor) -> None:
+    a = torch.full((1, 3, 32, 32), 0.5)
+    b = a + 0.25
+    pair = features(predictor, a, b)
+    for weight in (0.5, 2.0):
+        scorer = RelationalScorer(WIDTHS, PAIR_WIDTHS, floor_weight=weight)
+        _, floor = scorer.distance_terms(pair, a, b)
+        torch.testing.assert_close(floor, torch.tensor([weight * (0.25 - 2 / 255)]))
+
+
+def test_a_lost_block_is_not_averaged_away_in_a_larger_picture(
+    predictor: DistortionPredictor, scorer: RelationalScorer
+) -> None:
+    terms = []
+    for side in (128, 256):
+        b = torch.full((1, 3, side, side), 0.5)
+        a = b.clone()
+        a[..., 48:64, 48:64] += 0.4
+        terms.append(scorer.distance_terms(features(predictor, a, b), a, b))
+    # Four times the area divides a mean by 4, as it does the floor; a root mean square by 2.
+    torch.testing.assert_close(terms[0].floor / terms[1].floor, torch.tensor([4.0]))
+    assert terms[0].parts.sum() / terms[1].parts.sum() < 3.7
+
+
+@pytest.mark.parametrize("size", [(48, 64), (17, 23)], ids=str)
+def test_weight_of_ones_is_no_weight(
+    predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker, size: tuple[int, int]
+) -> None:
+    a, b = make_pair(2, *size)
+    pair = features(predictor, a, b)
+    plain = scorer.distance_terms(pair, a, b)
+    weighted = scorer.distance_terms(pair, a, b, torch.ones(2, 1, *size))
+    torch.testing.assert_close(weighted.parts, plain.parts)
+    torch.testing.assert_close(weighted.floor, plain.floor)
+
+
+def test_config_builds_the_same_network(predictor: DistortionPredictor, make_pair: PairMaker) -> None:
+    scorer = RelationalScorer(WIDTHS, PAIR_WIDTHS, channels=6, fine_channels=3, floor_weight=0.7)
+    twin = RelationalScorer(**scorer.config)
+    twin.load_state_dict(scorer.state_dict())
+    a, b = make_pair()
+    pair = features(predictor, a, b)
+    assert torch.equal(twin(pair, a, b), scorer(pair, a, b))
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan")])
+def test_floor_cannot_be_switched_off(weight: float) -> None:
+    with pytest.raises(ValueError, match="floor_weight must be > 0"):
+        RelationalScorer(floor_weight=weight)
