@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.resources
 import io
-import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
+from .evaluation.recovery import psnr, recover
 from .figures import comparison_panel
-from .images import from_pillow, pillow, read_image
+from .images import central_crop, from_pillow, pillow, read_image
 from .losses import RelationalLoss
 from .relation import AXES
 from .words import strongest
@@ -21,8 +21,6 @@ from .words import strongest
 PHOTOGRAPHS = ("city", "dog", "foliage")
 CROP = 192
 STEPS = 120
-LEARNING_RATE = 0.01
-"""Adam's step in units of the [0, 1] range: 120 of them can cross any gap that the degradation leaves."""
 MILD = (60, 0.01)
 STRONG = (12, 0.07)
 """(JPEG quality, sigma of the noise in the right half) of the mild and the strong degradation."""
@@ -86,25 +84,6 @@ def degrade(image: Tensor, quality: int, sigma: float, generator: Generator) -> 
         return from_pillow(opened)
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images in [0, 1]; infinite for equal images."""
-    error = float((a.double() - b.double()).square().mean())
-    return -10 * math.log10(error) if error > 0 else math.inf
-
-
-def recover(loss_fn: RelationalLoss, degraded: Tensor, original: Tensor, steps: int, rate: float) -> Tensor:
-    """Descend the loss from a degraded image towards its original with Adam; both (1, 3, H, W), so is the result."""
-    estimate = degraded.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([estimate], lr=rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps, eta_min=rate / 20)
-    for _ in range(steps):
-        optimiser.zero_grad(set_to_none=True)
-        loss_fn(estimate, original).backward()
-        optimiser.step()
-        schedule.step()
-    return estimate.detach().clamp(0, 1)
-
-
 def run_demo(
     out: str | Path,
     name: str = "dog",
@@ -139,8 +118,7 @@ def run_demo(
         seconds[step], clock = now - clock, now
 
     original = photograph(name)
-    if not 16 <= crop <= min(original.shape[1:]):
-        raise ValueError(f"crop must be 16 to {min(original.shape[1:])} pixels, got {crop}")
+    target = central_crop(original, crop)[None]
     strong = degrade(original, *STRONG, Generator().manual_seed(seed))[None]
     mild = degrade(original, *MILD, Generator().manual_seed(seed))[None]
     ref = original[None]
@@ -153,10 +131,8 @@ def run_demo(
         mild_distance = float(loss_fn(mild, ref))
         axes = strongest(relation, len(AXES))
     lap("compare")
-    top, left = ((side - crop) // 2 for side in original.shape[1:])
-    window = (slice(None), slice(None), slice(top, top + crop), slice(left, left + crop))
-    before, target = strong[window], ref[window]
-    after = recover(loss_fn, before, target, steps, LEARNING_RATE)
+    before = central_crop(strong[0], crop)[None]
+    after = recover(loss_fn, before, target, steps)
     with torch.no_grad():
         crop_distance = float(loss_fn(before, target)), float(loss_fn(after, target))
     gained = psnr(before, target), psnr(after, target)

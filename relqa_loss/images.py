@@ -168,6 +168,19 @@ def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     return found
 
 
+def central_crop(image: Tensor, side: int) -> Tensor:
+    """Central square (3, side, side) of an image (3, H, W).
+
+    Raises:
+        ValueError: the image is smaller than ``side``, or ``side`` is below 16.
+    """
+    height, width = image.shape[1:]
+    if not MIN_SIDE <= side <= min(height, width):
+        raise ValueError(f"crop must be {MIN_SIDE} to {min(height, width)} pixels for this image, got {side}")
+    top, left = (height - side) // 2, (width - side) // 2
+    return image[:, top : top + side, left : left + side]
+
+
 def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor | str]]:
     """Read photographs one by one: each path with its image (3, H, W), or with the reason why it cannot be used.
 

@@ -105,8 +105,8 @@ class Encoder(nn.Module):
 class DifferenceTexture(nn.Module):
     """What the difference of two images looks like by itself: local energies of its filter responses.
 
-    The kind of an artefact shows in the texture of ``a - b`` (speckle, grid, contour), which features of each image alone
-    bury under its content.
+    The kind of an artefact shows in the texture of ``a - b`` (speckle, grid, contour), which features of each image
+    alone bury under its content.
 
     Args:
         widths: filters at stride 2, and channels of the energies at strides 4 and 8.

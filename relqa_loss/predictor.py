@@ -88,9 +88,7 @@ class DistortionPredictor(nn.Module):
         # One layout for every caller: convolution kernels, and with them the last bits, differ between layouts.
         return pad_to_multiple(images, self.stride).contiguous(memory_format=torch.channels_last)
 
-    def relate(
-        self, a: Tensor, b: Tensor, features_a: Sequence[Tensor], features_b: Sequence[Tensor]
-    ) -> PairFeatures:
+    def relate(self, a: Tensor, b: Tensor, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> PairFeatures:
         """Run the pair network at strides 16, 8 and 4 on images a and b and their features (see :meth:`encode`)."""
         energies = self.texture(self._padded(a), self._padded(b))
         difference = tuple(fa - fb for fa, fb in zip(features_a, features_b, strict=True))

@@ -135,9 +135,10 @@ class RelationalScorer(nn.Module):
     @torch.no_grad()
     def rescale(self, factor: float) -> None:
         """Multiply all axis parts by ``factor`` > 0 (not the floor): before training, to start at the right scale."""
-        for pool in (self.fine, *(level.pool for level in self.levels)):
-            # softplus(mix) is what multiplies; its inverse is log(exp(x) - 1).
-            pool.mix.copy_(torch.log(torch.expm1(F.softplus(pool.mix) * factor)))
+        for pool in self.modules():
+            if isinstance(pool, _AxisPool):
+                # softplus(mix) is what multiplies; its inverse is log(exp(x) - 1).
+                pool.mix.copy_(torch.log(torch.expm1(F.softplus(pool.mix) * factor)))
 
     def judge(self, pair: PairFeatures) -> Tensor:
         """Unanchored judgement (B,): positive where a looks better than b; odd in the pair."""

@@ -39,6 +39,7 @@ NEIGHBOURS = {
     ("scorer", "weights"),
     ("scorer", "predictor"),
     ("training", "evaluation"),
+    ("demo", "evaluation"),
 }
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -2,8 +2,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from relqa_loss.layers import Encoder, PairBlock, Residual, pad_to_multiple, padding_to_multiple, smooth_abs
+from relqa_loss.layers import (
+    SILU_GAIN,
+    DifferenceTexture,
+    Encoder,
+    PairBlock,
+    Residual,
+    pad_to_multiple,
+    padding_to_multiple,
+    scaled,
+    smooth_abs,
+)
 
 WIDTHS = (4, 6, 8, 10)
 
@@ -43,9 +55,26 @@ def test_padding_repeats_the_border_and_keeps_the_picture() -> None:
     assert torch.equal(padded[..., :17, 23:], images[..., -1:].expand(-1, -1, -1, 9))
 
 
-def test_a_fresh_residual_block_changes_nothing() -> None:
-    x = torch.rand(1, 4, 8, 8)
-    assert torch.equal(Residual(4)(x), x)
+@pytest.mark.parametrize("gain", [1.0, 4.0])
+def test_a_scaled_convolution_starts_with_the_asked_gain_and_no_bias(gain: float) -> None:
+    conv = scaled(nn.Conv2d(64, 64, 3, padding=1), gain)
+    assert conv.bias is not None
+    assert (conv.bias == 0).all()
+    inner = conv(torch.randn(4, 64, 24, 24))[..., 1:-1, 1:-1]
+    assert inner.std().item() == pytest.approx(gain, rel=0.1)
+
+
+def test_silu_gain_restores_unit_variance() -> None:
+    x = torch.randn(200_000)
+    assert (SILU_GAIN * F.silu(x)).square().mean().item() == pytest.approx(1, rel=0.03)
+
+
+def test_a_residual_block_keeps_the_shape_and_adds_to_its_input() -> None:
+    x = torch.randn(1, 4, 8, 8)
+    block = Residual(4)
+    assert block(x).shape == x.shape
+    nn.init.zeros_(block.second.weight)
+    assert torch.equal(block(x), x)
 
 
 def test_encoder_gives_four_levels_each_half_the_size_of_the_last() -> None:
@@ -71,13 +100,24 @@ def test_every_pixel_reaches_the_finest_level() -> None:
     assert (slope != 0).all()
 
 
+def test_energies_of_a_difference_are_even_at_three_strides() -> None:
+    texture = DifferenceTexture((4, 5, 6))
+    a, b = torch.rand(2, 2, 3, 32, 48)
+    energies = texture(a, b)
+    assert [tuple(e.shape) for e in energies] == [(2, 4, 16, 24), (2, 5, 8, 12), (2, 6, 4, 6)]
+    assert all(torch.equal(e, swapped) for e, swapped in zip(energies, texture(b, a), strict=True))
+    assert (energies[0] >= 0).all()
+    assert (texture(a, a)[0] == 0).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_a_swap_negates_the_odd_stream_bit_for_bit_and_keeps_the_even_one(dtype: torch.dtype) -> None:
-    block = PairBlock(features=6, channels=5, coarser=4).to(dtype)
-    difference, total = torch.randn(2, 6, 8, 8, dtype=dtype), torch.randn(2, 6, 8, 8, dtype=dtype)
-    odd_up, even_up = torch.randn(2, 4, 4, 4, dtype=dtype), torch.randn(2, 4, 4, 4, dtype=dtype)
-    odd, even = block(difference, total, (odd_up, even_up))
-    swapped_odd, swapped_even = block(-difference, total, (-odd_up, even_up))
+    block = PairBlock(features=6, energies=3, channels=5, coarser=4).to(dtype)
+    difference, total = torch.randn(2, 2, 6, 8, 8, dtype=dtype)
+    energies = torch.rand(2, 3, 8, 8, dtype=dtype)
+    odd_up, even_up = torch.randn(2, 2, 4, 4, 4, dtype=dtype)
+    odd, even = block(difference, total, energies, (odd_up, even_up))
+    swapped_odd, swapped_even = block(-difference, total, energies, (-odd_up, even_up))
     assert odd.shape == even.shape == (2, 5, 8, 8)
     assert torch.equal(odd, -swapped_odd)
     assert torch.equal(even, swapped_even)
@@ -85,7 +125,7 @@ def test_a_swap_negates_the_odd_stream_bit_for_bit_and_keeps_the_even_one(dtype:
 
 
 def test_no_difference_gives_an_odd_stream_of_zeros() -> None:
-    block = PairBlock(features=6, channels=5, coarser=0)
-    odd, even = block(torch.zeros(1, 6, 8, 8), torch.randn(1, 6, 8, 8), None)
+    block = PairBlock(features=6, energies=0, channels=5, coarser=0)
+    odd, even = block(torch.zeros(1, 6, 8, 8), torch.randn(1, 6, 8, 8), None, None)
     assert (odd == 0).all()
     assert even.abs().max() > 0

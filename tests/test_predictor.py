@@ -151,7 +151,7 @@ def test_wrong_input_is_named(predictor: DistortionPredictor) -> None:
 
 
 def test_config_builds_the_same_network() -> None:
-    predictor = DistortionPredictor((4, 6, 8, 10), (5, 6, 7, 8))
+    predictor = DistortionPredictor((4, 6, 8, 10), (5, 6, 7, 8), (3, 4, 5))
     twin = DistortionPredictor(**predictor.config)
     twin.load_state_dict(predictor.state_dict())
     a, b = torch.rand(2, 1, 3, 32, 32)

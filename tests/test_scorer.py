@@ -12,21 +12,21 @@ from relqa_loss import AXES, DistortionPredictor, RelationalScorer
 from relqa_loss.predictor import PairFeatures
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
-WIDTHS, PAIR_WIDTHS = (4, 6, 8, 10), (5, 6, 7, 8)
+WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS = (4, 6, 8, 10), (5, 6, 7, 8), (3, 4, 5)
 
 
 @pytest.fixture
 def predictor() -> DistortionPredictor:
-    return DistortionPredictor(WIDTHS, PAIR_WIDTHS).requires_grad_(False)
+    return DistortionPredictor(WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS).requires_grad_(False)
 
 
 @pytest.fixture
 def scorer() -> RelationalScorer:
-    return RelationalScorer(WIDTHS, PAIR_WIDTHS, channels=8).requires_grad_(False)
+    return RelationalScorer(WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS[0], channels=8).requires_grad_(False)
 
 
 def features(predictor: DistortionPredictor, a: Tensor, b: Tensor) -> PairFeatures:
-    return predictor.relate(predictor.encode(a), predictor.encode(b))
+    return predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
 
 
 def test_distance_is_parts_and_floor_added_up(
@@ -57,7 +57,7 @@ def test_floor_counts_pixel_differences_with_its_weight(predictor: DistortionPre
     b = a + 0.25
     pair = features(predictor, a, b)
     for weight in (0.5, 2.0):
-        scorer = RelationalScorer(WIDTHS, PAIR_WIDTHS, floor_weight=weight)
+        scorer = RelationalScorer(WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS[0], floor_weight=weight)
         _, floor = scorer.distance_terms(pair, a, b)
         torch.testing.assert_close(floor, torch.tensor([weight * (0.25 - 2 / 255)]))
 
@@ -89,7 +89,7 @@ def test_weight_of_ones_is_no_weight(
 
 
 def test_config_builds_the_same_network(predictor: DistortionPredictor, make_pair: PairMaker) -> None:
-    scorer = RelationalScorer(WIDTHS, PAIR_WIDTHS, channels=6, fine_channels=3, floor_weight=0.7)
+    scorer = RelationalScorer(WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS[0], channels=6, floor_weight=0.7)
     twin = RelationalScorer(**scorer.config)
     twin.load_state_dict(scorer.state_dict())
     a, b = make_pair()

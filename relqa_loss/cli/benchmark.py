@@ -26,6 +26,14 @@ def add_commands(commands: Commands) -> None:
     speed.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     add_loss_arguments(speed)
     speed.set_defaults(run=run_speed)
+    recovery = command(kinds, "recovery", "Does descending the loss bring photographs back? PSNR beside plain L1.")
+    recovery.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
+    recovery.add_argument("--limit", type=int, default=4, help="use at most this many photographs (default: 4)")
+    recovery.add_argument("--crop", type=int, default=192, help="side of the central crops in pixels (default: 192)")
+    recovery.add_argument("--steps", type=int, default=300, help="Adam steps (default: 300)")
+    recovery.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
+    add_loss_arguments(recovery)
+    recovery.set_defaults(run=run_recovery)
     calibration = command(kinds, "calibration", "Measure the severity tables of the distortion bank anew.")
     calibration.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
     calibration.add_argument("--out", required=True, type=Path, metavar="FILE", help="JSON file to write")
@@ -67,6 +75,25 @@ def run_speed(args: argparse.Namespace) -> int:
     print(f"ratio                       {report.ratio:9.2f}     ({low:.2f} to {high:.2f} over the repeats)")
     if args.json is not None:
         write_json(args.json, report.to_dict())
+    return 0
+
+
+def run_recovery(args: argparse.Namespace) -> int:
+    """Descent from degraded copies."""
+    from torch.nn import functional
+
+    from ..evaluation.recovery import Loss, recovery_table
+    from ..images import central_crop, read_folder
+
+    folder = read_folder(args.data, args.limit)
+    note_skipped(folder.skipped)
+    loss_fn = make_loss(args)
+    losses: dict[str, Loss] = {"RelationalLoss": loss_fn, "L1": functional.l1_loss}
+    crops = [central_crop(image, args.crop).to(args.device) for image in folder.images]
+    table = recovery_table(losses, crops, steps=args.steps, progress=note)
+    print_json(table)
+    if args.json is not None:
+        write_json(args.json, table)
     return 0
 
 

@@ -145,7 +145,11 @@ def train_predictor(
     photographs = load_photographs(data, recipe.data.validation_share, config.crop)
     torch.manual_seed(recipe.seed)
     components = {1: 1 - config.two_operators, 2: config.two_operators}
-    predictor = DistortionPredictor(config.widths, config.pair_widths, config.texture_widths).to(device).to(memory_format=torch.channels_last)
+    predictor = (
+        DistortionPredictor(config.widths, config.pair_widths, config.texture_widths)
+        .to(device)
+        .to(memory_format=torch.channels_last)
+    )
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         a, b, target, weight = (tensor.to(device) for tensor in batch)

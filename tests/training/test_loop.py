@@ -76,7 +76,7 @@ def train(
         config,
         toy_batch,
         loss_of if stop is None else interrupted_at(stop, loss_of),
-        lambda averaged: {"weight_norm": float(averaged.weight.norm())},  # type: ignore[union-attr]
+        lambda averaged: {"weight_norm": float(averaged.weight.detach().norm())},  # type: ignore[union-attr]
         out,
         fingerprint=fingerprint,
         resume=resume,

@@ -1,0 +1,365 @@
+"""Both stages: their targets, their losses, and short real runs of a tiny recipe."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from relqa_loss import AXES, DistortionEngine, DistortionPredictor, RelationalScorer
+from relqa_loss.distortions.bank import by_name
+from relqa_loss.images import write_image
+from relqa_loss.training.data import Photographs, batches, load_photographs, seeded
+from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average, tensors_digest
+from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, accepted_axes, map_loss, train_predictor
+from relqa_loss.training.recipe import Recipe, load_recipe
+from relqa_loss.training.scorer_stage import (
+    UNJUDGED_AXES,
+    ScorerObjective,
+    _MakeTiers,
+    _spread_pairs,
+    ranking_loss,
+    tier_batch,
+    train_scorer,
+)
+
+PhotoMaker = Callable[..., Tensor]
+
+TINY = """
+name = "tiny"
+seed = 5
+[data]
+validation_share = 0.4
+[predictor]
+steps = 4
+batch = 2
+crop = 32
+warmup = 1
+precision = "float32"
+workers = 0
+checkpoint_seconds = 0.0
+log_every = 1
+validate_every = 100
+widths = [4, 6, 8, 10]
+pair_widths = [4, 4, 4, 4]
+texture_widths = [4, 4, 4]
+both_distorted = 0.5
+[scorer]
+steps = 4
+batch = 2
+crop = 48
+warmup = 1
+precision = "float32"
+workers = 0
+checkpoint_seconds = 0.0
+log_every = 1
+validate_every = 100
+tier = 3
+channels = 4
+"""
+
+
+class Interruption(Exception):
+    pass
+
+
+def interrupt_at(step: int) -> Callable[[Progress], None]:
+    def tell(progress: Progress) -> None:
+        if progress.step == step:
+            raise Interruption
+
+    return tell
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    path.write_text(TINY)
+    return load_recipe(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, make_photos: PhotoMaker) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for index, photo in enumerate(make_photos(6, 56, 64)):
+        write_image(folder / f"{index}.png", photo)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photographs(recipe: Recipe, folder: Path) -> Photographs:
+    return load_photographs(folder, recipe.data.validation_share, 48)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    recipe: Recipe, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DistortionPredictor, Photographs, Path]:
+    """A predictor stage that ran without interruption."""
+    out = tmp_path_factory.mktemp("predictor")
+    return *train_predictor(recipe, folder, out), out
+
+
+# --- predictor stage
+
+
+def one_axis(name: str, value: float, batch: int = 1) -> Tensor:
+    maps = torch.zeros(batch, len(AXES), 8, 8)
+    maps[:, AXES.index(name)] = value
+    return maps
+
+
+def test_perfect_maps_cost_next_to_nothing_and_a_wrong_axis_more() -> None:
+    target, weight = one_axis("blur", 0.8), torch.ones(1, 1, 8, 8)
+    perfect, terms = map_loss(target, target, weight, 0.5)
+    assert terms["dense"] == 0
+    assert terms["types"] < 0.05
+    wrong_axis, _ = map_loss(one_axis("noise", 0.8), target, weight, 0.5)
+    wrong_sign, _ = map_loss(-target, target, weight, 0.5)
+    nothing, _ = map_loss(0 * target, target, weight, 0.5)
+    assert perfect < min(wrong_axis, wrong_sign, nothing)
+    assert nothing < wrong_axis
+
+
+def test_type_weight_scales_the_cross_entropy() -> None:
+    target, weight = one_axis("blur", 0.8), torch.ones(1, 1, 8, 8)
+    total, terms = map_loss(one_axis("noise", 0.3), target, weight, 0.7)
+    torch.testing.assert_close(total, terms["dense"] + 0.7 * terms["types"])
+
+
+def test_places_without_weight_and_pairs_without_visible_change_count_nothing() -> None:
+    target, maps, weight = one_axis("blur", 0.8, 2), one_axis("blur", 0.5, 2), torch.ones(2, 1, 8, 8)
+    weight[:, :, :4] = 0
+    expected, _ = map_loss(maps, target, weight, 0.5)
+    maps[:, :, :4] = 100.0
+    assert torch.equal(map_loss(maps, target, weight, 0.5)[0], expected)
+    weight[1] = 0
+    maps[1] = 100.0
+    torch.testing.assert_close(map_loss(maps, target, weight, 0.5)[0], expected)
+    assert map_loss(maps, target, 0 * weight, 0.5)[0] == 0
+
+
+def test_accepted_axes_are_the_declared_ones_of_at_least_half_effect() -> None:
+    for distortion in DistortionEngine().distortions:
+        accepted = accepted_axes(distortion)
+        names = {axis for axis, right in zip(AXES, accepted.tolist(), strict=True) if right}
+        assert names == {axis for axis, effect in distortion.effects.items() if abs(effect) >= 0.5}
+
+
+def test_pairs_come_with_targets_at_half_resolution(recipe: Recipe, photographs: Photographs) -> None:
+    make = _MakePairs(photographs.training, recipe, DistortionEngine())
+    for step in range(4):
+        batch = make(step)
+        assert batch.a.shape == batch.b.shape == (2, 3, 32, 32)
+        assert batch.maps.shape == (2, len(AXES), 16, 16)
+        assert batch.weight.shape == (2, 1, 16, 16)
+        assert 0 <= batch.weight.min()
+        assert batch.weight.max() <= 1
+        assert batch.maps.isfinite().all()
+        assert (batch.maps * (batch.weight == 0) == 0).all()
+        changed = (batch.a != batch.b).flatten(1).any(dim=1)
+        assert (changed | (batch.weight.flatten(1).amax(dim=1) == 0)).all()
+
+
+def test_some_pairs_are_distorted_on_both_sides(recipe: Recipe, photographs: Photographs) -> None:
+    make = _MakePairs(photographs.training, recipe, DistortionEngine())
+    eight_bit = [bool(((pair * 255 - (pair * 255).round()).abs() < 1e-3).all()) for step in range(8) for pair in make(step).b]
+    # At full scale only an untouched crop still holds 8-bit values, and most crops are reduced: compare with a recipe
+    # that leaves every second image alone.
+    alone = load_with(recipe, both_distorted=0.0)
+    untouched = _MakePairs(photographs.training, alone, DistortionEngine())
+    differing = sum(not torch.equal(make(step).b, untouched(step).b) for step in range(8))
+    assert 0 < differing <= 8
+    assert len(eight_bit) == 16
+
+
+def load_with(recipe: Recipe, **predictor: float) -> Recipe:
+    import dataclasses
+
+    return dataclasses.replace(recipe, predictor=dataclasses.replace(recipe.predictor, **predictor))
+
+
+def same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(some) == len(others) and all(
+        torch.equal(a.nan_to_num(-1), b.nan_to_num(-1)) for a, b in zip(some, others, strict=True)
+    )
+
+
+def test_training_data_does_not_depend_on_the_number_of_workers(recipe: Recipe, photographs: Photographs) -> None:
+    make = _MakePairs(photographs.training, recipe, DistortionEngine())
+    for here, there in zip(batches(make, 1, 3, 0), batches(make, 1, 3, 1), strict=True):
+        assert same(here, PairBatch(*there))
+
+
+def test_a_few_steps_on_one_batch_lower_the_loss(recipe: Recipe, photographs: Photographs) -> None:
+    batch = _MakePairs(photographs.training, recipe, DistortionEngine())(0)
+    predictor = DistortionPredictor((4, 6, 8, 10), (4, 4, 4, 4), (4, 4, 4))
+    optimiser = torch.optim.Adam(predictor.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(25):
+        pair = predictor.relate(batch.a, batch.b, predictor.encode(batch.a), predictor.encode(batch.b))
+        loss, _ = map_loss(predictor.half_resolution_maps(pair), batch.maps, batch.weight, 0.3)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_predictor_stage_leaves_an_averaged_network_and_its_log(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path]
+) -> None:
+    predictor, photographs, out = trained
+    assert not predictor.training
+    assert len(photographs.training) + len(photographs.validation) == 6
+    again = DistortionPredictor(**predictor.config)
+    load_average(again, out, recipe.predictor.steps)
+    assert tensors_digest(again) == tensors_digest(predictor)
+    lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert {"loss", "dense", "types", "validation_axis_accuracy"} <= lines[-1].keys()
+    assert 0 <= lines[-1]["validation_axis_accuracy"] <= 1
+
+
+def test_predictor_stage_resumed_equals_one_that_was_never_interrupted(
+    recipe: Recipe, folder: Path, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(Interruption):
+        train_predictor(recipe, folder, tmp_path, progress=interrupt_at(3))
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 2
+    resumed, _ = train_predictor(recipe, folder, tmp_path, resume=True)
+    assert tensors_digest(resumed) == tensors_digest(trained[0])
+
+
+def test_predictor_stage_refuses_another_recipe_and_an_existing_run(
+    recipe: Recipe, folder: Path, trained: tuple[DistortionPredictor, Photographs, Path]
+) -> None:
+    with pytest.raises(ValueError, match="already holds a run"):
+        train_predictor(recipe, folder, trained[2])
+    with pytest.raises(ValueError, match="another recipe or other data"):
+        train_predictor(load_with(recipe, learning_rate=0.5), folder, trained[2], resume=True)
+
+
+# --- scorer stage
+
+
+def test_right_order_costs_less_than_a_wrong_one() -> None:
+    order = torch.ones(3, 3).triu(1).bool().unsqueeze(0)  # image 0 is the best
+    right, accuracy = ranking_loss(torch.tensor([[0.1, 0.5, 0.9]]), order, 0.1)
+    wrong, inaccuracy = ranking_loss(torch.tensor([[0.9, 0.5, 0.1]]), order, 0.1)
+    tied, _ = ranking_loss(torch.zeros(1, 3), order, 0.1)
+    assert right < tied < wrong
+    assert (accuracy, inaccuracy) == (1, 0)
+    torch.testing.assert_close(tied, torch.tensor(math.log(2)))
+
+
+def test_pairs_of_unknown_order_cost_nothing() -> None:
+    order = torch.zeros(1, 3, 3, dtype=torch.bool)
+    order[0, 0, 1] = True
+    first, _ = ranking_loss(torch.tensor([[0.1, 0.5, 0.0]]), order, 0.1)
+    second, _ = ranking_loss(torch.tensor([[0.1, 0.5, 9.0]]), order, 0.1)
+    assert torch.equal(first, second)
+    assert ranking_loss(torch.rand(1, 3), torch.zeros_like(order), 0.1)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "judged"), [("gaussian_blur", True), ("brighten", False), ("jpeg", True)]
+)
+def test_ladder_targets_are_severity_and_declared_axes(make_photos: PhotoMaker, name: str, judged: bool) -> None:
+    engine = DistortionEngine([name])
+    tier = engine.tier(make_photos(2, 48, 48), size=3, generator=seeded(1), kinds={"ladder": 1.0})
+    batch = tier_batch(tier)
+    effects = by_name(name).effects
+    declared = torch.tensor([abs(effects.get(axis, 0.0)) for axis in AXES])
+    assert torch.equal(batch.order, tier.order)
+    torch.testing.assert_close(batch.severity, tier.severity)
+    torch.testing.assert_close(batch.axes, (declared / declared.sum()).expand(2, 3, -1))
+    assert batch.judged.tolist() == [judged] * 2
+
+
+def test_severity_is_a_target_only_where_one_operator_acts_on_the_whole_picture(make_photos: PhotoMaker) -> None:
+    tier = DistortionEngine().tier(
+        make_photos(6, 48, 48), size=3, generator=seeded(2), kinds={"dominance": 1.0, "inclusion": 1.0}
+    )
+    batch = tier_batch(tier)
+    for row, recipes in enumerate(tier.recipes):
+        for column, recipe in enumerate(recipes):
+            single = len(recipe) == 1 and recipe[0].region == "whole"
+            assert bool(batch.severity[row, column].isfinite()) == single
+        axes = {axis for recipe in recipes for component in recipe for axis in by_name(component.name).effects}
+        if axes & UNJUDGED_AXES:
+            assert not batch.judged[row]
+    shares = batch.axes.sum(dim=2)
+    assert (((shares - 1).abs() < 1e-5) | (shares == 0)).all()
+
+
+def test_judged_pairs_are_known_pairs_of_their_tier() -> None:
+    order = torch.ones(4, 4).triu(1).bool().repeat(3, 1, 1)
+    order[1] = False
+    rows, better, worse = _spread_pairs(order, 3)
+    assert rows.tolist() == [0, 0, 0, 2, 2, 2]
+    assert order[rows, better, worse].all()
+    assert len({(b, w) for b, w in zip(better.tolist(), worse.tolist(), strict=True)}) == 3
+    assert len(_spread_pairs(torch.zeros_like(order), 3)[0]) == 0
+
+
+def fresh_scorer(recipe: Recipe) -> RelationalScorer:
+    config = recipe.predictor
+    return RelationalScorer(config.widths, config.pair_widths, config.texture_widths[0], recipe.scorer.channels)
+
+
+def test_a_few_scorer_steps_on_one_batch_lower_the_loss_and_leave_the_predictor(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path]
+) -> None:
+    predictor, photographs, _ = trained
+    predictor = predictor.requires_grad_(False)
+    batch = _MakeTiers(photographs.training, recipe, DistortionEngine())(0)
+    scorer = fresh_scorer(recipe)
+    objective = ScorerObjective(predictor, scorer, recipe.scorer)
+    optimiser = torch.optim.Adam(scorer.parameters(), lr=3e-2)
+    losses = []
+    for _ in range(25):
+        loss, terms = objective(batch)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+    assert set(terms) == {"rank", "scale", "axes", "judge", "order_accuracy"}
+    assert all(parameter.grad is None for parameter in predictor.parameters())
+
+
+def test_a_batch_without_any_known_order_still_has_a_finite_loss(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path]
+) -> None:
+    predictor, photographs, _ = trained
+    batch = _MakeTiers(photographs.training, recipe, DistortionEngine())(0)
+    batch = batch._replace(order=torch.zeros_like(batch.order))
+    scorer = fresh_scorer(recipe)
+    loss, _ = ScorerObjective(predictor.requires_grad_(False), scorer, recipe.scorer)(batch)
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in scorer.parameters())
+
+
+def test_scorer_stage_resumed_equals_one_that_was_never_interrupted(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    predictor, photographs, _ = trained
+    whole = train_scorer(recipe, photographs, predictor, tmp_path / "whole")
+    with pytest.raises(Interruption):
+        train_scorer(recipe, photographs, predictor, tmp_path / "cut", progress=interrupt_at(3))
+    resumed = train_scorer(recipe, photographs, predictor, tmp_path / "cut", resume=True)
+    assert not resumed.training
+    assert tensors_digest(resumed) == tensors_digest(whole)
+    last = json.loads((tmp_path / "whole" / METRICS).read_text().splitlines()[-1])
+    assert {"loss", "rank", "scale", "axes", "judge", "validation_order_accuracy"} <= last.keys()
+
+    other = DistortionPredictor(**predictor.config)
+    with pytest.raises(ValueError, match="another recipe or other data"):
+        train_scorer(recipe, photographs, other, tmp_path / "cut", resume=True)
