@@ -163,7 +163,9 @@ def test_data_range_applies_to_the_anchor_too(
     torch.testing.assert_close(score, loss_fn.relate(a, b, ref=ref).score, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("data_range", [0, -1.0, (1, 1), (1, 0), math.nan, (0, math.nan)], ids=str)
+@pytest.mark.parametrize(
+    "data_range", [0, -1.0, (1, 1), (1, 0), math.nan, (0, math.nan), math.inf, (-math.inf, 0)], ids=str
+)
 def test_impossible_data_range_is_refused(data_range: float | tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="data_range"):
         RelationalLoss(data_range=data_range)

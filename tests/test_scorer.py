@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalScorer
 from relqa_loss.predictor import PairFeatures
+from relqa_loss.scorer import _padded_weight
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
 WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS = (4, 6, 8, 10), (5, 6, 7, 8), (3, 4, 5)
@@ -86,6 +87,21 @@ def test_weight_of_ones_is_no_weight(
     weighted = scorer.distance_terms(pair, a, b, torch.ones(2, 1, *size))
     torch.testing.assert_close(weighted.parts, plain.parts)
     torch.testing.assert_close(weighted.floor, plain.floor)
+
+
+def test_padding_weighs_nothing_and_the_picture_keeps_its_mean() -> None:
+    images, weight = torch.rand(2, 3, 17, 23), torch.rand(2, 1, 17, 23)
+    for mask, picture in (
+        (_padded_weight(images, None, (15, 9)), torch.ones(2, 1, 17, 23)),
+        (_padded_weight(images, weight, (15, 9)), weight),
+    ):
+        assert mask is not None
+        assert mask.shape == (2, 1, 32, 32)
+        assert (mask[..., 17:, :] == 0).all()
+        assert (mask[..., 23:] == 0).all()
+        torch.testing.assert_close(mask.mean(dim=(1, 2, 3)), picture.mean(dim=(1, 2, 3)))
+    assert _padded_weight(images, weight, (0, 0)) is weight
+    assert _padded_weight(images, None, (0, 0)) is None
 
 
 def test_config_builds_the_same_network(predictor: DistortionPredictor, make_pair: PairMaker) -> None:

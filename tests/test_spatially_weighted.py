@@ -101,7 +101,7 @@ def test_reductions_agree(loss_fn: RelationalLoss, make_pair: PairMaker, base: n
 
 def test_a_base_that_reduces_is_refused(loss_fn: RelationalLoss, make_pair: PairMaker) -> None:
     for reduced in (nn.L1Loss(), nn.MSELoss(reduction="sum"), nn.CosineSimilarity(dim=-1)):
-        with pytest.raises(ValueError, match="base must return one value per pixel.*reduction='none'"):
+        with pytest.raises(ValueError, match=r"base must return one value per pixel.*reduction='none'"):
             SpatiallyWeightedLoss(reduced, loss_fn)(*make_pair())
 
 

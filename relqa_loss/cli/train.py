@@ -1,8 +1,10 @@
-"""``relqa train predictor`` and ``relqa train scorer``."""
+"""``relqa train``: both stages, and a plot of their logs."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Commands) -> None:
-    """Register ``train predictor`` and ``train scorer``."""
+    """Register ``train predictor``, ``train scorer`` and ``train plot``."""
     parser = command(
         commands, "train", "Train the networks from pristine photographs: first the predictor, then the scorer."
     )
@@ -24,6 +26,10 @@ def add_commands(commands: Commands) -> None:
     scorer.add_argument("--predictor", type=Path, metavar="PATH", required=True, help="OUT of the predictor stage")
     scorer.add_argument("--test", type=Path, metavar="DIR", help="photographs for the final figures, never trained on")
     scorer.set_defaults(run=run_scorer)
+    plot = command(stages, "plot", "Training curves from the metrics log of a run.")
+    plot.add_argument("log", type=Path, metavar="RUN", help="OUT of a stage, or its metrics.jsonl")
+    plot.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure to write (PNG, PDF or SVG)")
+    plot.set_defaults(run=run_plot)
     for stage in (predictor, scorer):
         stage.add_argument("--recipe", default="cpu-small", metavar="NAME|FILE", help="bundled recipe or TOML file")
         stage.add_argument("--data", type=Path, required=True, metavar="DIR", help="pristine photographs")
@@ -54,12 +60,34 @@ def parse_overrides(items: list[str]) -> dict[str, str]:
     return overrides
 
 
-def _show(progress: Progress) -> None:
-    minutes, seconds = divmod(round(progress.seconds_left), 60)
-    note(
-        f"{progress.stage} {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
-        f"{progress.steps_per_second:.2f} steps/s  {minutes}:{seconds:02d} left"
-    )
+class ProgressBar:
+    """Loss, throughput and time left on stderr: one line that rewrites itself, or on no terminal a line now and then.
+
+    Args:
+        seconds: between two lines where there is no terminal.
+    """
+
+    width = 30
+
+    def __init__(self, seconds: float = 30.0) -> None:
+        self._seconds = seconds
+        self._last = -float("inf")
+
+    def __call__(self, progress: Progress) -> None:
+        """Show where the run stands."""
+        finished = progress.step == progress.steps
+        minutes, seconds = divmod(round(progress.seconds_left), 60)
+        done = self.width * progress.step // progress.steps
+        line = (
+            f"{progress.stage} [{'#' * done}{'.' * (self.width - done)}] {progress.step}/{progress.steps}  "
+            f"loss {progress.loss:.4f}  {progress.steps_per_second:.2f} steps/s  {minutes}:{seconds:02d} left"
+        )
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\x1b[K{line}" + ("\n" if finished else ""))
+            sys.stderr.flush()
+        elif finished or time.monotonic() - self._last >= self._seconds:
+            self._last = time.monotonic()
+            note(line)
 
 
 def run_predictor(args: argparse.Namespace) -> int:
@@ -69,7 +97,7 @@ def run_predictor(args: argparse.Namespace) -> int:
 
     recipe = load_recipe(args.recipe, parse_overrides(args.set))
     _, photographs = train_predictor(
-        recipe, args.data, args.out, resume=args.resume, device=args.device, progress=_show
+        recipe, args.data, args.out, resume=args.resume, device=args.device, progress=ProgressBar()
     )
     note_skipped(photographs.skipped)
     print(args.out)
@@ -97,7 +125,7 @@ def run_scorer(args: argparse.Namespace) -> int:
     photographs = load_photographs(args.data, recipe.data.validation_share, recipe.scorer.crop)
     note_skipped(photographs.skipped)
     scorer = train_scorer(
-        recipe, photographs, predictor, args.out, resume=args.resume, device=args.device, progress=_show
+        recipe, photographs, predictor, args.out, resume=args.resume, device=args.device, progress=ProgressBar()
     )
     provenance = provenance_of(
         recipe,
@@ -112,4 +140,15 @@ def run_scorer(args: argparse.Namespace) -> int:
         write_json(args.out / "evaluation.json", evaluation)
         print_json(evaluation)
     note(f"written: {folder}")
+    return 0
+
+
+def run_plot(args: argparse.Namespace) -> int:
+    """Training curves."""
+    from ..figures import training_curves
+    from ..training.loop import METRICS
+
+    log = args.log / METRICS if args.log.is_dir() else args.log
+    training_curves(log, args.out)
+    print(args.out)
     return 0

@@ -61,6 +61,7 @@ def train(
     out: Path,
     *,
     config: StageConfig = CONFIG,
+    model: nn.Linear | None = None,
     stop: int | None = None,
     resume: bool = False,
     fingerprint: str = "f",
@@ -68,7 +69,7 @@ def train(
     progress: Callable[[Progress], None] | None = None,
 ) -> nn.Linear:
     torch.manual_seed(1)
-    model = nn.Linear(4, 1)
+    model = nn.Linear(4, 1) if model is None else model
     loss_of = squared_error(model) if loss_of is None else loss_of
     run(
         "toy",
@@ -223,6 +224,22 @@ def test_an_existing_run_is_not_overwritten(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path, bad: float) -> None:
     with pytest.raises(ValueError, match="the toy's loss is no longer finite at step 5"):
         train(tmp_path, loss_of=constant(bad))
+
+
+def test_a_checkpoint_never_holds_weights_that_are_not_finite(tmp_path: Path) -> None:
+    model = nn.Linear(4, 1)
+    calls = 0
+
+    def breaks_down(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        nonlocal calls
+        calls += 1
+        return model(batch).square().mean() * (math.nan if calls == 7 else 1.0), {}
+
+    with pytest.raises(ValueError, match="no longer finite"):
+        train(tmp_path, model=model, loss_of=breaks_down)
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert state["step"] == 6
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
 
 
 def test_an_unfinished_or_foreign_run_has_no_average_to_give(tmp_path: Path) -> None:
