@@ -24,6 +24,11 @@ def smooth_abs(x: Tensor, scale: float) -> Tensor:
     return F.smooth_l1_loss(x, x.new_zeros(()).expand_as(x), reduction="none", beta=scale)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision widened to float32, for sums over pictures; float32 and float64 stay what they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def padding_to_multiple(height: int, width: int, multiple: int) -> tuple[int, int]:
     """Rows and columns to add at the bottom and the right so that both sides divide by ``multiple``."""
     return -height % multiple, -width % multiple

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 
 from torch import Tensor
 
@@ -71,16 +70,23 @@ class Relation:
         self.floor = floor
         self._decode_maps = decode_maps
         self._compute_score = compute_score
+        # Not functools.cached_property: its lock (Python 3.11) cannot be traced by torch.compile(fullgraph=True).
+        self._maps: Tensor | None = None
+        self._score: Tensor | None = None
 
-    @cached_property
+    @property
     def maps(self) -> Tensor:
         """Signed maps (B, len(AXES), H, W)."""
-        return self._decode_maps()
+        if self._maps is None:
+            self._maps = self._decode_maps()
+        return self._maps
 
-    @cached_property
+    @property
     def score(self) -> Tensor:
         """Signed score (B,)."""
-        return self._compute_score()
+        if self._score is None:
+            self._score = self._compute_score()
+        return self._score
 
     def __getitem__(self, axis: str) -> Tensor:
         """Signed map (B, H, W) of one axis by name."""

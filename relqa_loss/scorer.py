@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,12 +10,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import DIFFERENCE_SCALE, padding_to_multiple, scaled, smooth_abs
+from .layers import DIFFERENCE_SCALE, at_least_float32, padding_to_multiple, scaled, smooth_abs
 from .predictor import PairFeatures
 from .relation import AXES
 
 FLOOR_SCALE = 4 / 255
 """Pixel difference below which the floor grows quadratically: it must pull to the very end, not jitter around it."""
+
+SMALLEST_SHARE = 1e-3
+"""Added to the squared strength of every axis: where nothing responds, all axes share alike."""
+
+START_WEIGHTS = (4.0, 0.5, 0.5, 0.25)
+"""Where training starts the terms of strides 2, 4, 8 and 16. Linear filters on the difference make a well-conditioned
+bowl, deep features a rugged one: more of the former gave better descent and a better order (benchmarks/experiments.md)."""
 
 PEAK_SCALE = 1e-3
 """Root-mean-square density below which the peak pooling grows quadratically (keeps its slope finite at identity)."""
@@ -27,46 +35,38 @@ class DistanceTerms(NamedTuple):
     floor: Tensor
 
 
-class _AxisPool(nn.Module):
-    """Non-negative responses (B, channels, h, w) -> pooled axis densities (B, len(AXES)): a sum with weights > 0.
-
-    Args:
-        channels: number of responses.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.mix = nn.Parameter(torch.full((len(AXES), channels), -4.0) + torch.rand(len(AXES), channels))
-        self.peak = nn.Parameter(torch.full((len(AXES),), -1.0))
-
-    def forward(self, response: Tensor, weight: Tensor | None) -> Tensor:
-        """Pool; ``weight`` is (B, 1, h, w) of mean 1, or None."""
-        density = F.conv2d(response, F.softplus(self.mix)[:, :, None, None]).float()
-        mean, square = _pool(density, weight), _pool(density * density, weight)
-        # A plain mean hides rare, strong errors (one lost block): the root mean square notices them.
-        peak = square / (torch.sqrt(square + PEAK_SCALE**2) + PEAK_SCALE)
-        return mean + F.softplus(self.peak.float()) * peak
-
-
 class _LevelTerm(nn.Module):
-    """Axis densities from one level: even in the pair, zero at identity, slope bounded.
+    """How different two images are at one level, per place: even in the pair, zero at identity, slope bounded.
+
+    It looks at differences of encoder features only. The pair network's odd stream is a better judge of *what*
+    differs, but a poor guide downhill: through it, descent from a grey field ended 4 dB lower.
 
     Args:
-        odd_channels: channels that change sign with a swap.
-        even_channels: channels of the even stream that gates them (visual masking).
+        features: channels of the encoder at this level.
+        even_channels: channels of the even stream that gates the differences (visual masking).
         channels: number of projected differences.
+        start: weight of the level before training.
     """
 
-    def __init__(self, odd_channels: int, even_channels: int, channels: int) -> None:
+    def __init__(self, features: int, even_channels: int, channels: int, start: float) -> None:
         super().__init__()
-        self.project = scaled(nn.Conv2d(odd_channels, channels, 1, bias=False), 1.0)
+        self.project = scaled(nn.Conv2d(features, channels, 1, bias=False), 1.0)
         self.gate = scaled(nn.Conv2d(even_channels, channels, 1), 1.0)
-        self.pool = _AxisPool(channels)
+        self.mix = _mixing_weights(channels, start)
 
-    def forward(self, odd: Tensor, even: Tensor, weight: Tensor | None) -> Tensor:
-        """Odd and even features (B, C, h, w), weight (B, 1, h, w) of mean 1 or None -> densities (B, len(AXES))."""
-        response = smooth_abs(self.project(odd), DIFFERENCE_SCALE) * torch.sigmoid(self.gate(even))
-        return self.pool(response, weight)
+    def forward(self, difference: Tensor, even: Tensor) -> Tensor:
+        """Difference of features and even stream (B, C, h, w) -> density (B, 1, h, w) >= 0."""
+        response = smooth_abs(self.project(difference), DIFFERENCE_SCALE) * torch.sigmoid(self.gate(even))
+        return _mixed(response, self.mix)
+
+
+def _mixing_weights(channels: int, total: float) -> nn.Parameter:
+    """Logarithms of equal positive weights that add up to ``total``."""
+    return nn.Parameter(torch.full((channels,), math.log(total / channels)))
+
+
+def _mixed(responses: Tensor, mix: Tensor) -> Tensor:
+    return F.conv2d(responses, mix.exp().view(1, -1, 1, 1))
 
 
 def _pool(density: Tensor, weight: Tensor | None) -> Tensor:
@@ -76,8 +76,10 @@ def _pool(density: Tensor, weight: Tensor | None) -> Tensor:
 class RelationalScorer(nn.Module):
     """Distance of a pair, split by axis, and an unanchored judgement, from a :class:`DistortionPredictor`'s features.
 
-    The distance is a sum of non-negative terms over levels and axes plus a full-resolution floor: even in the pair,
-    zero at identity and smooth there. The judgement is odd in the pair.
+    *How far*: a density at stride 4, the sum of non-negative terms from strides 2, 4, 8 and 16. *In what*: the share
+    of each axis in it, from the pair network. A part is the pooled density of its axis times a learned gain; the
+    distance is the sum of the parts and a full-resolution floor: even in the pair, zero at identity and smooth
+    there. The judgement is odd in the pair.
 
     Args:
         widths: encoder channels of the predictor.
@@ -93,7 +95,7 @@ class RelationalScorer(nn.Module):
         pair_widths: Sequence[int] = (24, 32, 64, 80),
         texture_width: int = 16,
         channels: int = 32,
-        floor_weight: float = 0.5,
+        floor_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if not floor_weight > 0:
@@ -106,9 +108,14 @@ class RelationalScorer(nn.Module):
             "floor_weight": floor_weight,
         }
         self.floor_weight = floor_weight
-        self.fine = _AxisPool(texture_width)
+        self.fine = _mixing_weights(texture_width, START_WEIGHTS[0])
         sizes = list(zip(widths[1:], pair_widths[1:], strict=True))
-        self.levels = nn.ModuleList([_LevelTerm(width + pair, pair, channels) for width, pair in sizes])
+        self.levels = nn.ModuleList(
+            [_LevelTerm(*size, channels, start) for size, start in zip(sizes, START_WEIGHTS[1:], strict=True)]
+        )
+        self.attribution = scaled(nn.Conv2d(pair_widths[1], len(AXES), 1, bias=False), 0.3)
+        self.gain = nn.Parameter(torch.zeros(len(AXES)))
+        self.peak = nn.Parameter(torch.full((len(AXES),), -1.0))
         self.judges = nn.ModuleList(scaled(nn.Conv2d(pair, 16, 1, bias=False), 1.0) for _, pair in sizes)
         self.judge_gates = nn.ModuleList(scaled(nn.Conv2d(pair, 16, 1), 1.0) for _, pair in sizes)
         self.judge_mix = nn.ModuleList(scaled(nn.Conv2d(16, 1, 1, bias=False), 0.1) for _ in sizes)
@@ -124,21 +131,26 @@ class RelationalScorer(nn.Module):
         """
         padding = padding_to_multiple(a.shape[-2], a.shape[-1], 16)
         mask = _padded_weight(a, weight, padding)
-        parts = self.fine(pair.energy, _reduce_weight(mask, 2))
-        for level, (term, odd, even) in enumerate(zip(self.levels, pair.odd, pair.even, strict=True), start=1):
-            features = torch.cat([pair.difference[level], odd], dim=1)
-            parts = parts + term(features, even, _reduce_weight(mask, 2 ** (level + 1)))
-        error = smooth_abs(a - b, FLOOR_SCALE).float()
+        reduced = None if mask is None else F.avg_pool2d(mask, 4)
+        density = F.avg_pool2d(_mixed(pair.energy, self.fine), 2)
+        for level, (term, even) in enumerate(zip(self.levels, pair.even, strict=True), start=1):
+            at_level = term(pair.difference[level], even)
+            density = density + F.interpolate(at_level, scale_factor=float(2 ** (level - 1)), mode="nearest")
+        strength = at_least_float32(self.attribution(pair.odd[0])).square() + SMALLEST_SHARE
+        share = strength / strength.sum(dim=1, keepdim=True)
+        per_axis = at_least_float32(density) * share * at_least_float32(self.gain).exp().view(1, -1, 1, 1)
+        mean, square = _pool(per_axis, reduced), _pool(per_axis * per_axis, reduced)
+        # A plain mean hides rare, strong errors (one lost block): the root mean square notices them.
+        peak = square / (torch.sqrt(square + PEAK_SCALE**2) + PEAK_SCALE)
+        parts = mean + F.softplus(at_least_float32(self.peak)) * peak
+        error = at_least_float32(smooth_abs(a - b, FLOOR_SCALE))
         floor = error.mean(dim=(1, 2, 3)) if weight is None else (error * weight).mean(dim=(1, 2, 3))
         return DistanceTerms(parts, floor * self.floor_weight)
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:
         """Multiply all axis parts by ``factor`` > 0 (not the floor): before training, to start at the right scale."""
-        for pool in self.modules():
-            if isinstance(pool, _AxisPool):
-                # softplus(mix) is what multiplies; its inverse is log(exp(x) - 1).
-                pool.mix.copy_(torch.log(torch.expm1(F.softplus(pool.mix) * factor)))
+        self.gain.add_(math.log(factor))
 
     def judge(self, pair: PairFeatures) -> Tensor:
         """Unanchored judgement (B,): positive where a looks better than b; odd in the pair."""
@@ -146,7 +158,7 @@ class RelationalScorer(nn.Module):
         for project, gate, mix, odd, even in zip(
             self.judges, self.judge_gates, self.judge_mix, pair.odd, pair.even, strict=True
         ):
-            score = score + mix(project(odd) * torch.tanh(gate(even))).float().mean(dim=(1, 2, 3))
+            score = score + at_least_float32(mix(project(odd) * torch.tanh(gate(even)))).mean(dim=(1, 2, 3))
         return score
 
     def forward(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
@@ -163,7 +175,3 @@ def _padded_weight(images: Tensor, weight: Tensor | None, padding: tuple[int, in
     mask = images.new_ones((batch, 1, height, width)) if weight is None else weight
     grown = (height + padding[0]) * (width + padding[1])
     return F.pad(mask, (0, padding[1], 0, padding[0])) * (grown / (height * width))
-
-
-def _reduce_weight(weight: Tensor | None, stride: int) -> Tensor | None:
-    return None if weight is None else F.avg_pool2d(weight, stride)

@@ -141,6 +141,9 @@ def run(
     began = last_save = time.monotonic()
 
     def save(step: int) -> None:
+        # Between two log lines nothing else looks: a checkpoint must stay something to go back to.
+        if not all(bool(parameter.isfinite().all()) for parameter in trainable):
+            raise ValueError(f"the {stage}'s weights are no longer finite at step {step}; lower the learning rate")
         state = {
             "fingerprint": fingerprint,
             "step": step,
