@@ -43,12 +43,14 @@ def _axis_weight_vector(axis_weights: Mapping[str, float] | None) -> Tensor:
 
 
 def _range_ends(data_range: float | tuple[float, float]) -> tuple[float, float]:
-    low, high = (0.0, float(data_range)) if isinstance(data_range, int | float) else map(float, data_range)
-    if not 0 < high - low < float("inf"):
-        raise ValueError(
-            f"data_range must be a number > 0 or a pair (low, high), finite and low < high, got {data_range!r}"
-        )
-    return low, high
+    ends = (0, data_range) if isinstance(data_range, int | float) else data_range
+    if isinstance(ends, tuple | list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends):
+        low, high = float(ends[0]), float(ends[1])
+        if 0 < high - low < float("inf"):
+            return low, high
+    raise ValueError(
+        f"data_range must be a number > 0 or a pair (low, high), finite and low < high, got {data_range!r}"
+    )
 
 
 class RelationalLoss(nn.Module):

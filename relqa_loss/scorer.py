@@ -22,7 +22,7 @@ SMALLEST_SHARE = 1e-3
 
 START_WEIGHTS = (4.0, 0.5, 0.5, 0.25)
 """Where training starts the terms of strides 2, 4, 8 and 16. Linear filters on the difference make a well-conditioned
-bowl, deep features a rugged one: more of the former gave better descent and a better order (benchmarks/experiments.md)."""
+bowl, deep features a rugged one: more of the former gave better descent and order (benchmarks/experiments.md)."""
 
 PEAK_SCALE = 1e-3
 """Root-mean-square density below which the peak pooling grows quadratically (keeps its slope finite at identity)."""

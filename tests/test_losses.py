@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 from collections.abc import Callable
 
 import pytest
@@ -164,9 +165,11 @@ def test_data_range_applies_to_the_anchor_too(
 
 
 @pytest.mark.parametrize(
-    "data_range", [0, -1.0, (1, 1), (1, 0), math.nan, (0, math.nan), math.inf, (-math.inf, 0)], ids=str
+    "data_range",
+    [0, -1.0, (1, 1), (1, 0), math.nan, (0, math.nan), math.inf, (-math.inf, 0), (0, 1, 2), None, "1"],
+    ids=str,
 )
-def test_impossible_data_range_is_refused(data_range: float | tuple[float, float]) -> None:
+def test_impossible_data_range_is_refused(data_range: Any) -> None:
     with pytest.raises(ValueError, match="data_range"):
         RelationalLoss(data_range=data_range)
 

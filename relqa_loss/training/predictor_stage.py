@@ -169,7 +169,7 @@ def train_predictor(
         loss_of,
         validate,
         Path(out),
-        fingerprint=f"{recipe.digest()}-{photographs.digest}",
+        fingerprint=f"{recipe.digest('predictor')}-{photographs.digest}",
         resume=resume,
         device=device,
         progress=progress,

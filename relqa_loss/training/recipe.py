@@ -136,9 +136,12 @@ class Recipe:
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
-    def digest(self) -> str:
-        """sha256 of the recipe's values (not of its comments)."""
-        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+    def digest(self, stage: str | None = None) -> str:
+        """sha256 of the recipe's values (not of its comments); of what one stage depends on if it is named."""
+        values = self.as_dict()
+        if stage is not None:
+            values = {key: values[key] for key in ("seed", "data", stage)}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def bundled_recipes() -> tuple[str, ...]:

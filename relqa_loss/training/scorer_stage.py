@@ -245,7 +245,7 @@ def train_scorer(
         loss_of,
         validate,
         Path(out),
-        fingerprint=f"{recipe.digest()}-{photographs.digest}-{tensors_digest(predictor)}",
+        fingerprint=f"{recipe.digest('scorer')}-{photographs.digest}-{tensors_digest(predictor)}",
         resume=resume,
         device=device,
         progress=progress,
