@@ -14,7 +14,10 @@ from .relation import AXES
 from .validation import check_pair
 
 VISIBLE_STEP = 2 / 255
-"""Local root-mean-square difference at which a map reaches half of its value: about two 8-bit steps."""
+"""Even local difference at which a map reaches two thirds of its value: about two 8-bit steps."""
+
+SURROUND = 1.0
+"""How strongly the 9x9 surround holds a map down: 0 would let the neighbourhood of a strong defect saturate with it."""
 
 
 class PairFeatures(NamedTuple):
@@ -132,12 +135,14 @@ class DistortionPredictor(nn.Module):
 
 
 def visible_difference(a: Tensor, b: Tensor) -> Tensor:
-    """Where two images differ visibly: (B, 1, H, W) in [0, 1), even, 0 where a 5x5 neighbourhood is equal.
+    """Where two images differ visibly: (B, 1, H, W) in [0, 2), even, 0 where a 5x5 neighbourhood is equal.
 
-    ``E / (E + VISIBLE_STEP^2)`` with ``E`` the squared difference, averaged over channels by the mean and over
-    pixels by a 5x5 binomial window, so that an isolated defect peaks at its own pixel.
+    ``(1 + k) E / (E + k S + VISIBLE_STEP^2)`` with k = ``SURROUND``; ``E`` is the squared difference, averaged over
+    channels by the mean and over pixels by a 5x5 binomial window, ``S`` its mean over 9x9 pixels. A plain, even
+    difference gives 1; division by the surround lets an isolated defect peak at its own pixels, however strong it is.
     """
-    energy = (a - b).square().mean(dim=1, keepdim=True)
-    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=energy.dtype, device=energy.device) / 16
-    energy = F.conv2d(F.pad(energy, (2, 2, 2, 2), mode="replicate"), taps.outer(taps)[None, None])
-    return energy / (energy + VISIBLE_STEP**2)
+    square = (a - b).square().mean(dim=1, keepdim=True)
+    taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=square.dtype, device=square.device) / 16
+    energy = F.conv2d(F.pad(square, (2, 2, 2, 2), mode="replicate"), taps.outer(taps)[None, None])
+    surround = F.avg_pool2d(square, 9, stride=1, padding=4, count_include_pad=False)
+    return (1 + SURROUND) * energy / (energy + SURROUND * surround + VISIBLE_STEP**2)
