@@ -8,11 +8,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
-from ..relation import AXES
+from ..relation import AXES, SHIFT_AXES, TONE_AXES
 from ..validation import unknown_name
 
 KNOTS = 11
 """A severity table holds the native parameter at severity 0, 0.1, ..., 1."""
+
+RIGHT = 0.5
+"""An axis is a right answer if the operator's effect on it is at least this share of its largest."""
 
 PixelOperator = Callable[[Tensor, Tensor, Generator], Tensor]
 """(images (B, 3, H, W) in [0, 1], parameter (B,) in native units, generator) -> images of the same shape, in [0, 1]."""
@@ -70,6 +73,16 @@ class Distortion:
             raise ValueError(f"effects of {self.name!r} must have a largest magnitude of 1, got {self.effects}")
         if self.levels is not None and len(self.levels) != KNOTS:
             raise ValueError(f"levels of {self.name!r} must hold {KNOTS} numbers, got {len(self.levels)}")
+
+    @property
+    def right_axes(self) -> tuple[str, ...]:
+        """Axes that count as a right answer for this operator: effects of at least ``RIGHT`` of the largest."""
+        return tuple(axis for axis, effect in self.effects.items() if abs(effect) >= RIGHT)
+
+    @property
+    def told_apart_alone(self) -> bool:
+        """Whether two severities can be ordered without the original: not by tone, place, or a damage without trace."""
+        return self.trace and not set(self.effects) <= {*TONE_AXES, *SHIFT_AXES}
 
     def with_levels(self, levels: tuple[float, ...]) -> Distortion:
         """The same operator with another severity table (11 native parameters)."""

@@ -83,11 +83,6 @@ def has_sign(distortion: Distortion) -> bool:
     return distortion.trace and not (distortion.flow is not None and len(distortion.effects) > 1)
 
 
-def has_unanchored_order(distortion: Distortion) -> bool:
-    """False for tone and geometry, where a pair cannot tell which image is the original."""
-    return not set(distortion.effects) <= {*TONE_AXES, *SHIFT_AXES}
-
-
 def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, Any]:
     """The figures, each the mean over the operators that have it, with one entry an operator beside them."""
     table = {distortion.name: _entry(distortion, rows[distortion.name]) for distortion in bank}

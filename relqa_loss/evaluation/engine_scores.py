@@ -21,7 +21,7 @@ from ..distortions.regions import draw_region, nested_regions
 from ..distortions.tier_plans import possible_kinds
 from ..distortions.visibility import visibility
 from ..relation import AXES, Relation
-from .engine_rows import Count, Row, has_sign, has_unanchored_order, strongest_axes, summary
+from .engine_rows import Count, Row, has_sign, strongest_axes, summary
 from .statistics import weighted_auc
 
 LADDER = tuple(k / 10 for k in range(1, 11))
@@ -38,9 +38,6 @@ VISIBLE = 0.5
 
 DOMINANCE_SIZE = 4
 """Pictures in a dominance tier."""
-
-RIGHT = 0.5
-"""An axis is a right answer if the operator's declared effect on it is at least this share of its largest."""
 
 
 class Comparer(Protocol):
@@ -101,7 +98,7 @@ def evaluate(
                 _measure_region(loss_fn, distortion, reference, REGION_KINDS[(index + number) % 2], draw, row)
                 if distortion.inclusion:
                     _measure_inclusion(loss_fn, distortion, reference, draw, row)
-                if has_unanchored_order(distortion):
+                if distortion.told_apart_alone:
                     _measure_unanchored(loss_fn, distorted, reference, row)
             if progress is not None:
                 progress(f"{index + 1}/{len(bank)} {distortion.name}")
@@ -199,7 +196,7 @@ def _judge_maps(
     strength = _weighted_mean(maps.abs(), weight)
     signed = _weighted_mean(maps, weight)
     best, answer = strength.max(dim=1)
-    right = [abs(distortion.effects.get(AXES[channel], 0.0)) >= RIGHT for channel in answer.tolist()]
+    right = [AXES[channel] in distortion.right_axes for channel in answer.tolist()]
     # Maps that are zero everywhere answer nothing, although argmax would name the first axis.
     row.axis.add(torch.tensor(right, device=visible.device) & (best > 0), visible)
     row.left_out += int((~visible).sum())

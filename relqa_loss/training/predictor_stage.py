@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distortions import BANK, Distortion, DistortionEngine
+from ..distortions import DistortionEngine, Triplet, visibility
 from ..predictor import DistortionPredictor
 from ..relation import AXES
 from .data import Photographs, load_photographs, random_crops, seeded
@@ -35,11 +35,6 @@ class PairBatch(NamedTuple):
     weight: Tensor
 
 
-def accepted_axes(distortion: Distortion) -> Tensor:
-    """Which axes count as right for an operator: (len(AXES),) bool, effects of at least half of the largest."""
-    return torch.tensor([abs(distortion.effects.get(axis, 0.0)) >= 0.5 for axis in AXES])
-
-
 @dataclass(frozen=True)
 class _MakePairs:
     """Step -> batch of pairs; a plain object, so that worker processes can receive it."""
@@ -59,13 +54,16 @@ class _MakePairs:
             second = self.engine(crops[other], generator=generator)
             b[other] = second.distorted
             maps[other] = maps[other] - second.maps
-            # Where one of the two changed the picture visibly, the pair differs; no trace in one is no trace in the
-            # pair.
-            traceless = (weight[other] == 0) & (second.weight == 0)
-            weight[other] = torch.where(traceless, 0.0, torch.maximum(weight[other], second.weight))
+            unseen = _unseen(first)[other] | _unseen(second)
+            weight[other] = torch.where(unseen, 0.0, visibility(a[other], b[other]))
         weight = weight.unsqueeze(1)
         small_weight = F.avg_pool2d(weight, 2)
         return PairBatch(a, b, F.avg_pool2d(maps * weight, 2) / small_weight.clamp_min(1e-6), small_weight)
+
+
+def _unseen(triplet: Triplet) -> Tensor:
+    """Where the maps claim something that changed nothing or left no trace: (B, H, W) bool."""
+    return (triplet.weight == 0) & (triplet.maps != 0).any(dim=1)
 
 
 def map_loss(maps: Tensor, target: Tensor, weight: Tensor, type_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -101,18 +99,17 @@ def quick_axis_accuracy(
     predictor: DistortionPredictor, photographs: list[Tensor], crop: int, seed: int, device: torch.device
 ) -> float:
     """Share of operators' pictures whose strongest mean |map| is on an accepted axis, on a few validation crops."""
-    right = torch.zeros(())
-    count = 0
-    for index, distortion in enumerate(d for d in BANK if d.trace):
+    right = count = 0
+    for index, distortion in enumerate(one for one in DistortionEngine().distortions if one.trace):
         generator = seeded(seed, 2, index)
         engine = DistortionEngine([distortion], components=SINGLE, severity=VALIDATION_SEVERITY)
         crops = random_crops(photographs, VALIDATION_CROPS, crop, 1.0, generator)
         triplet = engine(crops, generator=generator)
         maps = predictor(triplet.distorted.to(device), crops.to(device)).float().cpu()
         strength = (maps.abs() * triplet.weight.unsqueeze(1)).mean(dim=(2, 3))
-        right += accepted_axes(distortion)[strength.argmax(dim=1)].float().sum()
+        right += sum(AXES[channel] in distortion.right_axes for channel in strength.argmax(dim=1).tolist())
         count += VALIDATION_CROPS
-    return float(right) / count
+    return right / count
 
 
 def train_predictor(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..distortions import DistortionEngine, Tier
 from ..distortions.bank import by_name
 from ..predictor import DistortionPredictor, PairFeatures
-from ..relation import AXES, SHIFT_AXES, TONE_AXES, axis_index
+from ..relation import AXES, axis_index
 from ..scorer import RelationalScorer
 from .data import Photographs, random_crops, seeded
 from .loop import ProgressCallback, run, tensors_digest
@@ -33,16 +33,14 @@ JUDGED_PAIRS = 3
 JUDGE_SCALE = 0.1
 """Judgement at which a pair counts as told apart."""
 
-UNJUDGED_AXES = frozenset((*TONE_AXES, *SHIFT_AXES))
-"""Axes on which a pair alone cannot tell which image is better."""
-
 
 class TierBatch(NamedTuple):
     """What a step needs of its tiers (B of them, T images each).
 
     ``reference`` (B, 3, H, W); ``images`` (B, T, 3, H, W); ``order`` (B, T, T) bool, [i, j] = i is better than j;
     ``severity`` (B, T), NaN where several operators act; ``axes`` (B, T, len(AXES)) share of each axis in what was
-    done, 0 where nothing can be told; ``judged`` (B,) bool: the order shows without the reference.
+    done; ``better`` and ``worse`` (P,) flat indices into B * T: pairs for the judgement; ``told`` (P,) bool: their
+    order shows without the reference.
     """
 
     reference: Tensor
@@ -50,25 +48,37 @@ class TierBatch(NamedTuple):
     order: Tensor
     severity: Tensor
     axes: Tensor
-    judged: Tensor
+    better: Tensor
+    worse: Tensor
+    told: Tensor
 
 
 def tier_batch(tier: Tier) -> TierBatch:
     """Targets of a tier, from the recipes of its images."""
     axes = torch.zeros(*tier.severity.shape, len(AXES))
     severity = torch.full(tier.severity.shape, float("nan"))
-    judged = torch.ones(tier.severity.shape[0], dtype=torch.bool)
+    told = torch.ones(tier.severity.shape[0], dtype=torch.bool)
     for row, recipes in enumerate(tier.recipes):
         for column, recipe in enumerate(recipes):
             for component in recipe:
                 distortion = by_name(component.name)
-                if not distortion.trace or any(axis in UNJUDGED_AXES for axis in distortion.effects):
-                    judged[row] = False
+                told[row] &= distortion.told_apart_alone
                 for axis, effect in distortion.effects.items():
                     axes[row, column, axis_index(axis)] += abs(effect) * component.severity
             if len(recipe) == 1 and recipe[0].region == "whole":
                 severity[row, column] = recipe[0].severity
-    return TierBatch(tier.reference, tier.images, tier.order, severity, F.normalize(axes, p=1, dim=2), judged)
+    rows, better, worse = _spread_pairs(tier.order, JUDGED_PAIRS)
+    size = tier.order.shape[1]
+    return TierBatch(
+        reference=tier.reference,
+        images=tier.images,
+        order=tier.order,
+        severity=severity,
+        axes=F.normalize(axes, p=1, dim=2),
+        better=rows * size + better,
+        worse=rows * size + worse,
+        told=told[rows],
+    )
 
 
 @dataclass(frozen=True)
@@ -144,17 +154,15 @@ class ScorerObjective(nn.Module):
 
     def _judge_loss(self, images: Tensor, features: Sequence[Tensor], batch: TierBatch) -> Tensor:
         """Better images of a tier must be judged better; where a pair cannot tell, the judgement is pulled to 0."""
-        rows, better, worse = _spread_pairs(batch.order, JUDGED_PAIRS)
-        if len(rows) == 0:
+        first, second = batch.better, batch.worse
+        if len(first) == 0:
             return images.new_zeros(())
-        size = batch.order.shape[1]
-        first, second = rows * size + better, rows * size + worse
         with torch.no_grad():
             pair: PairFeatures = self.predictor.relate(
                 images[first], images[second], [f[first] for f in features], [f[second] for f in features]
             )
         score = self.scorer.judge(pair)
-        judged = batch.judged[rows].float()
+        judged = batch.told.float()
         told = F.softplus(-score / JUDGE_SCALE)
         silent = F.smooth_l1_loss(score / JUDGE_SCALE, torch.zeros_like(score), reduction="none")
         return (told * judged + 0.5 * silent * (1 - judged)).mean()

@@ -7,7 +7,7 @@ import torch
 
 from relqa_loss.distortions.record import Distortion
 from relqa_loss.distortions.visibility import visibility
-from relqa_loss.evaluation.engine_rows import has_sign, has_unanchored_order, strongest_axes
+from relqa_loss.evaluation.engine_rows import has_sign, strongest_axes
 from relqa_loss.evaluation.engine_scores import evaluate
 from relqa_loss.relation import AXES, Relation
 
@@ -225,7 +225,7 @@ def test_what_has_a_sign_and_an_order():
     warp = Distortion("warp", "geometry", both, (0.0, 1.0), flow=lambda i, p, g: torch.zeros_like(i[:, :2]))
     copied = Distortion("copied", "loss", {"occlusion": 1.0}, (0.0, 1.0), apply=_nothing, trace=False)
     assert [has_sign(d) for d in (BRIGHTEN, warp, copied)] == [True, False, False]
-    assert [has_unanchored_order(d) for d in (BRIGHTEN, warp, copied, GRAIN)] == [False, False, True, True]
+    assert [d.told_apart_alone for d in (BRIGHTEN, warp, copied, GRAIN)] == [False, False, False, True]
     assert strongest_axes(warp) == (AXES.index("shift_x"), AXES.index("shift_y"))
 
 

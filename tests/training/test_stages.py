@@ -18,10 +18,9 @@ from relqa_loss.distortions.bank import by_name
 from relqa_loss.images import write_image
 from relqa_loss.training.data import Photographs, batches, load_photographs, random_crops, seeded
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average, tensors_digest
-from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, accepted_axes, map_loss, train_predictor
+from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, map_loss, train_predictor
 from relqa_loss.training.recipe import Recipe, load_recipe
 from relqa_loss.training.scorer_stage import (
-    UNJUDGED_AXES,
     ScorerObjective,
     _MakeTiers,
     _spread_pairs,
@@ -146,11 +145,18 @@ def test_places_without_weight_and_pairs_without_visible_change_count_nothing() 
     assert map_loss(maps, target, 0 * weight, 0.5)[0] == 0
 
 
-def test_accepted_axes_are_the_declared_ones_of_at_least_half_effect() -> None:
-    for distortion in DistortionEngine().distortions:
-        accepted = accepted_axes(distortion)
-        names = {axis for axis, right in zip(AXES, accepted.tolist(), strict=True) if right}
-        assert names == {axis for axis, effect in distortion.effects.items() if abs(effect) >= 0.5}
+def test_a_claim_that_nobody_can_see_on_either_side_has_no_weight(recipe: Recipe, photographs: Photographs) -> None:
+    traceless = DistortionEngine(["copied_patch", "gaussian_blur"], regions={"whole": 1.0}, components={1: 1.0})
+    config = dataclasses.replace(recipe.predictor, both_distorted=1.0, batch=8)
+    make = _MakePairs(photographs.training, dataclasses.replace(recipe, predictor=config), traceless)
+    channel = AXES.index("occlusion")
+    seen = 0
+    for step in range(4):
+        batch = make(step)
+        patched = (batch.maps[:, channel] != 0).flatten(1).any(dim=1)
+        assert not patched.any()  # targets are weighted means
+        seen += int((batch.weight.flatten(1).sum(dim=1) == 0).sum())
+    assert seen > 0
 
 
 def test_pairs_come_with_targets_at_half_resolution(recipe: Recipe, photographs: Photographs) -> None:
@@ -276,7 +282,8 @@ def test_ladder_targets_are_severity_and_declared_axes(make_photos: PhotoMaker, 
     assert torch.equal(batch.order, tier.order)
     torch.testing.assert_close(batch.severity, tier.severity)
     torch.testing.assert_close(batch.axes, (declared / declared.sum()).expand(2, 3, -1))
-    assert batch.judged.tolist() == [judged] * 2
+    assert len(batch.told) == len(batch.better) == len(batch.worse) > 0
+    assert set(batch.told.tolist()) == {judged}
 
 
 def test_severity_is_a_target_only_where_one_operator_acts_on_the_whole_picture(make_photos: PhotoMaker) -> None:
@@ -288,9 +295,9 @@ def test_severity_is_a_target_only_where_one_operator_acts_on_the_whole_picture(
         for column, recipe in enumerate(recipes):
             single = len(recipe) == 1 and recipe[0].region == "whole"
             assert bool(batch.severity[row, column].isfinite()) == single
-        axes = {axis for recipe in recipes for component in recipe for axis in by_name(component.name).effects}
-        if axes & UNJUDGED_AXES:
-            assert not batch.judged[row]
+        alone = all(by_name(component.name).told_apart_alone for recipe in recipes for component in recipe)
+        of_tier = torch.div(batch.better, 3, rounding_mode="floor") == row
+        assert (batch.told[of_tier] == alone).all()
     shares = batch.axes.sum(dim=2)
     assert (((shares - 1).abs() < 1e-5) | (shares == 0)).all()
 
