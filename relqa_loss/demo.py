@@ -11,14 +11,15 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from .evaluation.recovery import psnr, recover
+from .evaluation.psnr import psnr
 from .figures import comparison_panel
 from .images import central_crop, from_pillow, pillow, read_image
-from .losses import RelationalLoss
+from .losses import DEFAULT_WEIGHTS, RelationalLoss
 from .relation import AXES
 from .words import strongest
 
 PHOTOGRAPHS = ("city", "dog", "foliage")
+PHOTOGRAPH = "dog"
 CROP = 192
 STEPS = 120
 MILD = (60, 0.01)
@@ -86,8 +87,8 @@ def degrade(image: Tensor, quality: int, sigma: float, generator: Generator) -> 
 
 def run_demo(
     out: str | Path,
-    name: str = "dog",
-    weights: str = "relqa-v1",
+    name: str = PHOTOGRAPH,
+    weights: str = DEFAULT_WEIGHTS,
     *,
     steps: int = STEPS,
     crop: int = CROP,
@@ -99,14 +100,18 @@ def run_demo(
         out: folder, made if needed.
         name: one of ``PHOTOGRAPHS``.
         weights: what ``RelationalLoss`` accepts.
-        steps: of Adam.
+        steps: of Adam, at least 1.
         crop: side of the square that is repaired, in pixels, around the middle.
         seed: of the noise.
 
     Raises:
-        ValueError: unknown photograph or a crop that does not fit.
+        ValueError: unknown photograph, a crop that does not fit, or fewer than one step.
         MissingExtra: Pillow or matplotlib is not installed.
     """
+    # The engine comes along with the recovery, and `relqa --help` reads the names above: it has no use for an engine.
+    from .evaluation.recovery import check_steps, recover
+
+    check_steps(steps)
     if name not in PHOTOGRAPHS:
         raise ValueError(f"photograph must be one of {', '.join(PHOTOGRAPHS)}, got {name!r}")
     seconds: dict[str, float] = {}

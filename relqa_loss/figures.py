@@ -1,6 +1,7 @@
 """Figures: signed maps over a photograph, comparison panels, training curves (extra ``figures``: matplotlib).
 
-Every function returns a matplotlib ``Figure`` and, given a path, writes it; no display and no global state are touched.
+What draws returns a matplotlib ``Figure`` and, given a path, writes it to :func:`figure_path` of it; no display and no
+global state are touched.
 """
 
 from __future__ import annotations
@@ -42,9 +43,15 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
+def figure_path(path: str | Path) -> Path:
+    """The file a figure is written to: ``path``, with ``.png`` put behind a name that has no ending."""
+    path = Path(path)
+    return path if path.suffix else path.with_name(f"{path.name.rstrip('.')}.png")
+
+
 def _finish(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
-        target = Path(path)
+        target = figure_path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             figure.savefig(target)

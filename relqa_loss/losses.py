@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,9 +33,11 @@ def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
 
 
 def _axis_weight_vector(axis_weights: Mapping[str, float] | None) -> Tensor:
-    vector = torch.ones(len(AXES))
+    vector = torch.ones(len(AXES), dtype=torch.float32, device="cpu")
     for name, value in (axis_weights or {}).items():
         index = axis_index(name)
+        if not isinstance(value, int | float):
+            raise TypeError(f"axis_weights[{name!r}] must be a number, got {value!r}")
         if not 0 <= value < float("inf"):
             raise ValueError(f"axis_weights[{name!r}] must be finite and >= 0, got {value}")
         vector[index] = value
@@ -57,7 +59,8 @@ class RelationalLoss(nn.Module):
     """Perceptual distance between two images, and signed maps of what differs, where, how much and in which direction.
 
     The networks are frozen, stay in evaluation mode whatever ``train()`` is called, and compute in the dtype of their
-    parameters (float32 unless the module is cast): inputs are cast to it, results come back in it.
+    parameters (float32 unless the module is cast): inputs are cast to it. Maps come back in it; distances, parts and
+    scores are sums over a picture and come back in float32 at least.
 
     Args:
         weights: a bundled name, else an existing folder, else ``owner/name[@revision]`` on the Hugging Face Hub.
@@ -90,10 +93,12 @@ class RelationalLoss(nn.Module):
         self.weights_config = loaded.config
         card = loaded.folder / weights_module.CARD_FILE
         self.model_card = card.read_text(encoding="utf-8") if card.is_file() else None
-        self.predictor = DistortionPredictor(**loaded.config["predictor"])
-        self.scorer = RelationalScorer(**loaded.config["scorer"])
-        weights_module.load_strictly(self.predictor, loaded.predictor, weights_module.PREDICTOR_FILE)
-        weights_module.load_strictly(self.scorer, loaded.scorer, weights_module.SCORER_FILE)
+        self.predictor = weights_module.build(
+            DistortionPredictor, loaded.config["predictor"], loaded.predictor, weights_module.PREDICTOR_FILE
+        )
+        self.scorer = weights_module.build(
+            RelationalScorer, loaded.config["scorer"], loaded.scorer, weights_module.SCORER_FILE
+        )
         self.requires_grad_(False)
         self.eval()
 
@@ -122,7 +127,7 @@ class RelationalLoss(nn.Module):
             ValueError: wrong rank, channels or size, or different shapes or devices.
         """
         a, b = self._prepare("pred", pred, "ref", ref)
-        terms = self._terms(self._pair(a, b), a, b, self._normalised(weight, a))
+        _, terms = self._compare(a, b, self.predictor.encode(a), self.predictor.encode(b), weight)
         return _reduce(terms.parts.sum(dim=1) + terms.floor, self.reduction)
 
     def relate(self, a: Tensor, b: Tensor, ref: Tensor | None = None) -> Relation:
@@ -141,14 +146,19 @@ class RelationalLoss(nn.Module):
         if ref is not None:
             check_pair("a", a, "ref", ref)
         first, second = self._prepare("a", a, "b", b)
-        pair = self._pair(first, second)
-        terms = self._terms(pair, first, second, None)
+        # Two calls of equal shape: inside one batch the last bits could depend on the position, and identity would
+        # not be 0.
+        of_first, of_second = self.predictor.encode(first), self.predictor.encode(second)
+        pair, terms = self._compare(first, second, of_first, of_second)
 
         def compute_score() -> Tensor:
             if ref is None:
                 return self.scorer.judge(pair)
             anchor = self._in_unit_range(ref)
-            return self._distance(second, anchor) - self._distance(first, anchor)
+            of_anchor = self.predictor.encode(anchor)
+            _, of_a = self._compare(first, anchor, of_first, of_anchor)
+            _, of_b = self._compare(second, anchor, of_second, of_anchor)
+            return (of_b.parts.sum(dim=1) + of_b.floor) - (of_a.parts.sum(dim=1) + of_a.floor)
 
         return Relation(
             distance=terms.parts.sum(dim=1) + terms.floor,
@@ -221,23 +231,17 @@ class RelationalLoss(nn.Module):
         images = images.to(self.axis_weights.dtype)
         return images if (low, high) == (0.0, 1.0) else (images - low) / (high - low)
 
-    def _pair(self, a: Tensor, b: Tensor) -> PairFeatures:
-        # Two calls of equal shape: inside one batch the last bits could depend on the position, and identity would
-        # not be 0.
-        return self.predictor.relate(a, b, self.predictor.encode(a), self.predictor.encode(b))
-
-    def _terms(self, pair: PairFeatures, a: Tensor, b: Tensor, weight: Tensor | None) -> DistanceTerms:
-        terms = self.scorer.distance_terms(pair, a, b, weight)
-        return DistanceTerms(terms.parts * self.axis_weights, terms.floor)
-
-    def _distance(self, a: Tensor, b: Tensor) -> Tensor:
-        terms = self._terms(self._pair(a, b), a, b, None)
-        return terms.parts.sum(dim=1) + terms.floor
-
-    def _normalised(self, weight: Tensor | None, images: Tensor) -> Tensor | None:
-        if weight is None:
-            return None
-        return normalise_weight(weight, images)
+    def _compare(
+        self,
+        a: Tensor,
+        b: Tensor,
+        features_a: Sequence[Tensor],
+        features_b: Sequence[Tensor],
+        weight: Tensor | None = None,
+    ) -> tuple[PairFeatures, DistanceTerms]:
+        pair = self.predictor.relate(a, b, features_a, features_b)
+        terms = self.scorer.distance_terms(pair, a, b, None if weight is None else normalise_weight(weight, a))
+        return pair, DistanceTerms(terms.parts * self.axis_weights, terms.floor)
 
 
 def normalise_weight(weight: Tensor, images: Tensor) -> Tensor:
@@ -270,12 +274,12 @@ class SpatiallyWeightedLoss(nn.Module):
         base: per-pixel loss, ``base(pred, ref)`` of shape (B, C, H, W) or (B, H, W), e.g.
             ``nn.L1Loss(reduction="none")``.
         relational_loss: where the maps come from; the default weights if None.
-        axes: names of the axes to follow; all if None.
+        axes: name or names of the axes to follow; all if None.
         strength: >= 0; 0 gives back the plain mean of the base loss.
         reduction: ``"mean"`` or ``"sum"`` over the batch of per-image means, or ``"none"`` for (B,).
 
     Raises:
-        ValueError: unknown axis or reduction (nearest match offered), negative strength.
+        ValueError: unknown axis or reduction (nearest match offered), no axis, negative strength.
     """
 
     def __init__(
@@ -291,9 +295,12 @@ class SpatiallyWeightedLoss(nn.Module):
         _check_reduction(reduction)
         if not 0 <= strength < float("inf"):
             raise ValueError(f"strength must be finite and >= 0, got {strength}")
+        names = list(AXES if axes is None else [axes] if isinstance(axes, str) else axes)
+        if not names:
+            raise ValueError("axes must name at least one axis, got none; None follows all")
         self.base = base
         self.relational_loss = RelationalLoss() if relational_loss is None else relational_loss
-        self.channels = [axis_index(name) for name in (AXES if axes is None else axes)]
+        self.channels = [axis_index(name) for name in names]
         self.strength = strength
         self.reduction: Reduction = reduction
 
@@ -312,6 +319,7 @@ class SpatiallyWeightedLoss(nn.Module):
         Raises:
             ValueError: the base loss does not return one value per pixel.
         """
+        check_pair("pred", pred, "ref", ref)
         values = self.base(pred, ref)
         if values.ndim not in (3, 4) or values.shape[0] != pred.shape[0] or values.shape[-2:] != pred.shape[-2:]:
             raise ValueError(

@@ -130,6 +130,8 @@ class DistortionPredictor(nn.Module):
             ValueError: wrong rank, channels or size, or different shapes or devices.
         """
         check_pair("a", a, "b", b)
+        dtype = self.head1.weight.dtype
+        a, b = a.to(dtype), b.to(dtype)
         pair = self.relate(a, b, self.encode(a), self.encode(b))
         return self.decode(pair, a, b)
 

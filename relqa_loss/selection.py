@@ -19,7 +19,11 @@ RESAMPLES = 4000
 
 
 class Judge(Protocol):
-    """What is asked of a loss here: ``RelationalLoss``, or any module that relates pictures."""
+    """What is asked of a loss here: ``RelationalLoss``, or any module that relates pictures.
+
+    ``score`` with ``ref`` has to be ``distance(b, ref) - distance(a, ref)``, as in ``RelationalLoss``: it is what the
+    selector takes from distances.
+    """
 
     def relate(self, a: Tensor, b: Tensor, ref: Tensor | None = None) -> Relation:
         """A compared with b, see ``RelationalLoss.relate``."""
@@ -69,14 +73,17 @@ class Verdict:
 class CheckpointSelector:
     """Compares candidates with the incumbent on fixed references, image by image, and keeps the better one.
 
-    The decision rests on the anchored score ``loss_fn.relate(candidate, incumbent, ref=ref).score`` of each reference
+    The decision rests on the anchored score of each reference, ``loss_fn.relate(candidate, incumbent, ref=ref).score``,
     and a paired bootstrap over references (Efron & Tibshirani, *An Introduction to the Bootstrap*, 1993, ch. 13:
-    percentile interval). Only one reference and its two outputs are on the loss's device at a time.
+    percentile interval). That score is the incumbent's distance to the reference minus the candidate's, so of the
+    incumbent only its distances are kept, and no output outlives :meth:`update`. One reference and its output are on
+    the loss's device at a time.
 
     Args:
         references: the originals: (N, 3, H, W), or N images (3, H, W) whose sizes may differ.
         loss_fn: a ``RelationalLoss``; None makes one with the bundled weights.
-        level: confidence asked for, in (0, 1). At 0.95 fewer than six references can never decide.
+        level: confidence asked for, in (0, 1). At 0.95 fewer than six references can never decide, see
+            :func:`highest_confidence`.
         resamples: number of bootstrap resamples.
         seed: of the bootstrap; the same inputs give the same verdict.
 
@@ -97,7 +104,7 @@ class CheckpointSelector:
             raise ValueError(f"level must be between 0 and 1, got {level}")
         if resamples < 1:
             raise ValueError(f"resamples must be at least 1, got {resamples}")
-        self.references = [_as_image("references", k, image) for k, image in enumerate(references)]
+        self.references = [_copied(_checked("references", k, image)) for k, image in enumerate(references)]
         if not self.references:
             raise ValueError("references must hold at least one image, got none")
         if loss_fn is None:
@@ -109,9 +116,7 @@ class CheckpointSelector:
         self.resamples = resamples
         self.seed = seed
         self.incumbent: str | None = None
-        self.outputs: list[Tensor] = []
-        self._distances = torch.zeros(0, dtype=torch.float64)
-        self._parts = torch.zeros(0, len(AXES), dtype=torch.float64)
+        self._distances, self._parts = _nothing()
 
     @torch.no_grad()
     def update(self, outputs: Tensor | Iterable[Tensor], tag: str | int) -> Verdict:
@@ -126,31 +131,26 @@ class CheckpointSelector:
         """
         candidate = self._check_outputs(outputs)
         device = _device_of(self.loss_fn)
-        scores, distances, parts = [], [], []
-        for k, reference in enumerate(self.references):
-            ref = reference[None].to(device)
-            image = candidate[k][None].to(device)
-            to_reference = self.loss_fn.relate(image, ref)
-            distances.append(to_reference.distance.double().cpu())
-            parts.append(to_reference.parts.double().cpu())
-            if self.incumbent is not None:
-                against = self.outputs[k][None].to(device)
-                scores.append(self.loss_fn.relate(image, against, ref=ref).score.double().cpu())
+        distances, parts = [], []
+        for image, reference in zip(candidate, self.references, strict=True):
+            relation = self.loss_fn.relate(image[None].to(device), reference[None].to(device))
+            distances.append(relation.distance.double().cpu())
+            parts.append(relation.parts.double().cpu())
         distance, part = torch.cat(distances), torch.cat(parts)
-        verdict = self._judge(str(tag), torch.cat(scores) if scores else None, distance, part)
+        verdict = self._judge(str(tag), distance, part)
         if verdict.decision == BETTER:
-            self.incumbent, self.outputs = verdict.tag, candidate
-            self._distances, self._parts = distance, part
+            self.incumbent, self._distances, self._parts = verdict.tag, distance, part
         return verdict
 
-    def _judge(self, tag: str, scores: Tensor | None, distances: Tensor, parts: Tensor) -> Verdict:
-        """Verdict from per-image scores (N,), distances (N,) and parts (N, axes)."""
+    def _judge(self, tag: str, distances: Tensor, parts: Tensor) -> Verdict:
+        """Verdict from the candidate's distances (N,) and parts (N, axes)."""
         mean_distance = float(distances.mean())
         if not bool(torch.isfinite(distances).all()):
             raise ValueError(f"the outputs of {tag!r} give distances that are not finite: they hold NaN or infinity")
-        if scores is None:
+        if self.incumbent is None:
             nan = float("nan")
             return Verdict(tag, None, BETTER, 0.0, nan, nan, (nan, nan), mean_distance, {})
+        scores = self._distances - distances
         low, high, confidence = bootstrap(scores, self.level, self.resamples, self.seed)
         decision = UNDECIDED
         if confidence >= self.level:
@@ -162,7 +162,7 @@ class CheckpointSelector:
         )
 
     def _check_outputs(self, outputs: Tensor | Iterable[Tensor]) -> list[Tensor]:
-        candidate = [_as_image("outputs", k, image) for k, image in enumerate(outputs)]
+        candidate = [_checked("outputs", k, image).detach() for k, image in enumerate(outputs)]
         if len(candidate) != len(self.references):
             raise ValueError(
                 f"outputs must hold one image for each of {len(self.references)} references, got {len(candidate)}"
@@ -182,34 +182,48 @@ class CheckpointSelector:
         return digest.hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
-        """The incumbent, as tensors, numbers and strings only (``torch.load(weights_only=True)`` reads it)."""
+        """The incumbent's numbers: tensors, booleans and strings only (``torch.load(weights_only=True)`` reads it)."""
         return {
             "incumbent": self.incumbent or "",
             "has_incumbent": self.incumbent is not None,
-            "outputs": list(self.outputs),
             "distances": self._distances,
             "parts": self._parts,
             "references": self._fingerprint(),
+            "loss": _fingerprint_of(self.loss_fn),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over the incumbent of :meth:`state_dict`.
 
         Raises:
-            ValueError: the state lacks an entry, or belongs to other references.
+            ValueError: the state lacks an entry, or belongs to other references or to a loss with other weights.
         """
-        missing = [key for key in self.state_dict() if key not in state]
+        own = self.state_dict()
+        missing = [key for key in own if key not in state]
         if missing:
             raise ValueError(f"state lacks {', '.join(missing)}: it is not from CheckpointSelector.state_dict()")
-        if state["references"] != self._fingerprint():
+        if state["references"] != own["references"]:
             raise ValueError("state belongs to other references: its incumbent cannot be compared on these")
-        if state["has_incumbent"]:
-            self.outputs = self._check_outputs(state["outputs"])
-        else:
-            self.outputs = []
-        self.incumbent = str(state["incumbent"]) if state["has_incumbent"] else None
+        if state["loss"] != own["loss"]:
+            raise ValueError("state belongs to a loss with other weights: its distances cannot be compared with these")
+        if not state["has_incumbent"]:
+            self.incumbent, (self._distances, self._parts) = None, _nothing()
+            return
+        count = len(self.references)
+        shapes = tuple(state["distances"].shape), tuple(state["parts"].shape)
+        if shapes != ((count,), (count, len(AXES))):
+            raise ValueError(f"state must hold distances ({count},) and parts ({count}, {len(AXES)}), got {shapes}")
+        self.incumbent = str(state["incumbent"])
         self._distances = state["distances"].detach().double().cpu()
         self._parts = state["parts"].detach().double().cpu()
+
+
+def highest_confidence(count: int) -> float:
+    """Confidence that ``count`` references can show at best, all agreeing: ``1 - 2 ** (1 - count)``.
+
+    That of a two-sided sign test: resampling a handful of images says nothing about the ones not seen.
+    """
+    return 1.0 - 2.0 ** (1 - count)
 
 
 def bootstrap(scores: Tensor, level: float, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
@@ -222,8 +236,7 @@ def bootstrap(scores: Tensor, level: float, resamples: int = RESAMPLES, seed: in
         seed: of the draws.
 
     Returns:
-        (low, high, confidence): confidence is two-sided, in [0, 1], and at most ``1 - 2 ** (1 - N)``, the confidence of
-        a sign test when all N agree: resampling a handful of images says nothing about the ones not seen.
+        (low, high, confidence): confidence is two-sided, in [0, 1], and at most :func:`highest_confidence` of N.
     """
     count = scores.numel()
     generator = torch.Generator().manual_seed(seed)
@@ -232,19 +245,37 @@ def bootstrap(scores: Tensor, level: float, resamples: int = RESAMPLES, seed: in
     ends = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     # A resample that is exactly 0 argues for neither side, so it counts against both.
     against = min(float((means <= 0).double().mean()), float((means >= 0).double().mean()))
-    confidence = min(max(1.0 - 2.0 * against, 0.0), 1.0 - 2.0 ** (1 - count))
+    confidence = min(max(1.0 - 2.0 * against, 0.0), highest_confidence(count))
     return float(ends[0]), float(ends[1]), confidence
 
 
-def _as_image(name: str, index: int, image: Tensor) -> Tensor:
-    """One image, checked, detached, a copy on the CPU: what is kept must not change under the trainer's hands."""
+def _checked(name: str, index: int, image: Tensor) -> Tensor:
     label = f"{name}[{index}]"
     if not isinstance(image, Tensor):
         raise TypeError(f"{label} must be a torch.Tensor of shape (3, H, W), got {type(image).__name__}")
     if image.ndim != 3:
         raise ValueError(f"{label} must have shape (3, H, W), got {tuple(image.shape)}")
     check_images(label, image[None])
+    return image
+
+
+def _copied(image: Tensor) -> Tensor:
+    """A detached copy on the CPU: what is kept must not change under the trainer's hands."""
     return image.detach().to("cpu", copy=True)
+
+
+def _nothing() -> tuple[Tensor, Tensor]:
+    """Distances and parts of no incumbent."""
+    return torch.zeros(0, dtype=torch.float64), torch.zeros(0, len(AXES), dtype=torch.float64)
+
+
+def _fingerprint_of(module: Judge) -> str:
+    """sha256 of the tensors of a loss: the distances of two losses are not to be compared."""
+    digest = hashlib.sha256()
+    for tensor in (*module.parameters(), *module.buffers()):
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _device_of(module: Judge) -> torch.device:

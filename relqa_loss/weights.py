@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -37,6 +37,8 @@ PREDICTOR_FILE = "predictor.safetensors"
 SCORER_FILE = "scorer.safetensors"
 CARD_FILE = "README.md"
 FILES = (CONFIG_FILE, PREDICTOR_FILE, SCORER_FILE, CARD_FILE)
+
+Module = TypeVar("Module", bound=nn.Module)
 
 HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\S+))?")
 
@@ -173,13 +175,37 @@ def save(
             os.replace(written, folder / name)
 
 
-def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], file_name: str) -> None:
-    """Copy tensors into a module if every key, shape and dtype agrees; otherwise change nothing.
+def build(cls: type[Module], config: Mapping[str, Any], tensors: Mapping[str, Tensor], file_name: str) -> Module:
+    """Module of a weights folder: float32, on the CPU, whatever torch's default dtype and device are.
+
+    The caller's random state stays untouched, since nothing is initialised.
+
+    Args:
+        cls: the module's class.
+        config: its section of ``config.json``.
+        tensors: its tensors.
+        file_name: where they were read from, for the message.
+
+    Raises:
+        ValueError: the section does not fit the class, or the tensors do not fit the module.
+    """
+    try:
+        with torch.device("meta"):
+            module = cls(**config).to(torch.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{CONFIG_FILE} does not fit {cls.__name__}: {error}") from error
+    load_strictly(module, tensors, file_name, assign=True)
+    return module
+
+
+def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], file_name: str, *, assign: bool = False) -> None:
+    """Put tensors into a module if every key, shape and dtype agrees; otherwise change nothing.
 
     Args:
         module: what to fill.
         tensors: its state dict as read from a file.
         file_name: the file's name, for the message.
+        assign: take the tensors themselves instead of copying their values (a module on the meta device has no values).
 
     Raises:
         ValueError: missing or unexpected keys, or another shape or dtype.
@@ -199,7 +225,7 @@ def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], file_name: s
         complaints.append(_some(different))
     if complaints:
         raise ValueError(f"{file_name} does not fit {type(module).__name__}: {'; '.join(complaints)}")
-    module.load_state_dict(dict(tensors), strict=True)
+    module.load_state_dict(dict(tensors), strict=True, assign=assign)
 
 
 def _bundled_folders() -> dict[str, Path]:

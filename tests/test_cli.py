@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from relqa_loss.cli import main
+from relqa_loss.cli.common import one_line
 from relqa_loss.images import read_image, write_image
+from relqa_loss.losses import DEFAULT_WEIGHTS
 from relqa_loss.relation import AXES
 
 pytest.importorskip("PIL")
@@ -22,9 +24,11 @@ COMMANDS = [
     ["train"],
     ["train", "predictor"],
     ["train", "scorer"],
+    ["train", "plot"],
     ["benchmark"],
     ["benchmark", "engine"],
     ["benchmark", "speed"],
+    ["benchmark", "recovery"],
     ["benchmark", "calibration"],
     ["demo"],
     ["info"],
@@ -35,7 +39,7 @@ import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        extras = ("PIL", "matplotlib", "torchvision", "lightning", "pytorch_lightning", "piq", "scipy")
+        extras = ("PIL", "matplotlib", "torchvision", "lightning", "pytorch_lightning", "piq")
         if name.partition(".")[0] in extras:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
@@ -108,11 +112,35 @@ def test_a_missing_extra_is_one_line_that_names_it(files):
     assert done.stderr.splitlines() == ['relqa rank: error: this needs Pillow: pip install "relqa_loss[images]"']
 
 
+def test_a_plot_without_matplotlib_names_the_extra(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}\n')
+    done = run_core_install(["train", "plot", "metrics.jsonl", "--out", "a.png"], tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        'relqa train: error: this needs matplotlib: pip install "relqa_loss[figures]"',
+    ]
+
+
+def test_of_a_workers_traceback_the_last_line_is_shown():
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left") as caught:
+        list(torch.utils.data.DataLoader(Broken(), num_workers=1))
+    assert "Traceback" in str(caught.value)
+    assert one_line(str(caught.value)) == "OSError: no space left"
+    assert one_line("two\n   lines") == "two lines"
+
+
 def test_info_works_in_a_core_install(tmp_path):
     done = run_core_install(["info", "--json"], tmp_path)
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
-    assert tuple(facts["axes"]) == AXES and facts["weights"] == "relqa-v1"
+    assert tuple(facts["axes"]) == AXES and facts["weights"] == DEFAULT_WEIGHTS
     assert all(len(digest) == 64 for digest in facts["sha256"].values()) and len(facts["sha256"]) == 2
 
 
@@ -150,6 +178,45 @@ def test_compare_writes_a_figure_for_each_image(capsys, files):
         capsys, "compare", files / "ref.png", files / "near.png", files / "far.png", "--figure", files / "f" / "all.png"
     )
     assert sorted(path.name for path in (files / "f").iterdir()) == ["all-1-near.png", "all-2-far.png"]
+
+
+def test_compare_names_the_file_really_written(capsys, files):
+    pytest.importorskip("matplotlib")
+    code, _, err = run(capsys, "compare", files / "ref.png", files / "near.png", "--figure", files / "fig")
+    assert code == 0 and err == f"figure: {files / 'fig.png'}\n" and (files / "fig.png").is_file()
+
+
+@pytest.fixture
+def odd_files(files, photo):
+    """Beside the good ones: small.png of another size, tiny.png below the least size, broken.png no picture."""
+    write_image(files / "small.png", photo[:, :40])
+    write_image(files / "tiny.png", photo[:, :8, :8])
+    (files / "broken.png").write_text("no picture")
+    return files
+
+
+@pytest.mark.parametrize("command, key", [("compare", "images"), ("rank", "ranking")])
+def test_unusable_pictures_are_named_and_the_others_compared(capsys, odd_files, command, key):
+    names = ["broken.png", "far.png", "small.png", "absent.png", "near.png", "tiny.png"]
+    arguments = [command, odd_files / "ref.png", *(odd_files / name for name in names)]
+    code, out, err = run(capsys, *arguments)
+    assert code == 1 and len(out.splitlines()) == 3 and "near.png" in out and "far.png" in out
+    lines = err.splitlines()
+    assert [Path(line.split()[1].rstrip(":")).name for line in lines] == names[:1] + names[2:4] + names[5:]
+    assert all(line.startswith("skipped ") for line in lines) and "80x40" in lines[1] and "80x64" in lines[1]
+    code, out, _ = run(capsys, *arguments, "--json")
+    found = json.loads(out)
+    assert code == 1 and {Path(row["image"]).name for row in found[key]} == {"near.png", "far.png"}
+    assert [Path(row["image"]).name for row in found["skipped"]] == names[:1] + names[2:4] + names[5:]
+    assert all(row["reason"] for row in found["skipped"])
+
+
+def test_nothing_to_compare_is_an_error(capsys, odd_files):
+    code, out, err = run(capsys, "rank", odd_files / "ref.png", odd_files / "broken.png", odd_files / "small.png")
+    assert code == 1 and out == "" and len(err.splitlines()) == 3
+    assert err.splitlines()[-1].startswith("relqa rank: error: none of the 2 pictures can be compared with")
+    code, out, err = run(capsys, "compare", odd_files / "tiny.png", odd_files / "near.png")
+    assert code == 1 and out == "" and "tiny.png: smaller than 16x16" in err
 
 
 def test_rank_puts_the_nearest_first(capsys, files):
@@ -194,6 +261,23 @@ def test_select_skips_the_unreadable_and_names_the_missing(capsys, folders):
     assert code == 1 and out == "" and "lacks outputs for 1 of 7 references, e.g. '5'" in err
 
 
+def test_select_says_when_the_references_are_too_few(capsys, folders):
+    for k in range(2, 7):
+        (folders / "ref" / f"{k}.png").unlink()
+    arguments = ["select", "--ref", folders / "ref", folders / "bad", folders / "good"]
+    code, out, err = run(capsys, *arguments)
+    assert code == 0 and "2 references cannot reach the confidence 0.95 asked for (at most 0.5)" in err
+    assert out.splitlines()[2].split()[2] == "undecided"
+    assert run(capsys, *arguments, "--level", 0.5)[2] == ""
+
+
+def test_select_names_the_file_of_another_size(capsys, folders, photo):
+    write_image(folders / "good" / "4.tiff", photo)
+    code, out, err = run(capsys, "select", "--ref", folders / "ref", folders / "bad", folders / "good")
+    assert code == 1 and out == "" and len(err.splitlines()) == 1
+    assert f"{folders / 'good' / '4.tiff'} is 80x64 pixels" in err and f"{folders / 'ref' / '4.png'} 40x32" in err
+
+
 def test_distort_is_repeatable_and_leaves_severity_0_alone(capsys, files):
     base = ["distort", files / "ref.png", "--name", "luma_noise", "--out"]
     for target in ("a.png", "b.png"):
@@ -230,9 +314,18 @@ def test_benchmark_speed_measures_both(capsys, tmp_path):
     assert report["ratio"] == pytest.approx(report["loss_ms"] / report["lpips_alexnet_ms"]) and report["loss_ms"] > 0
 
 
+def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):
+    target = tmp_path / "recovery.json"
+    arguments = ["--data", files, "--limit", 2, "--crop", 32, "--steps", 2, "--json", target]
+    code, out, _ = run(capsys, "benchmark", "recovery", *arguments)
+    table = json.loads(out)
+    assert code == 0 and table == json.loads(target.read_text()) and (table["pictures"], table["steps"]) == (2, 2)
+    assert all(set(row) == {"start", "RelationalLoss", "L1"} for row in table["psnr"].values())
+
+
 def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
     pytest.importorskip("matplotlib")
-    code, out, _ = run(capsys, "demo", "--out", tmp_path, "--steps", 25)
+    code, out, _ = run(capsys, "demo", "--out", tmp_path, "--steps", 40)
     assert code == 0 and read_image(tmp_path / "relqa-demo.png").shape[2] > 600
     assert "the mild one is nearer" in out
     line = next(line for line in out.splitlines() if line.startswith("PSNR"))
@@ -244,7 +337,7 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
     "arguments, message",
     [
         (["rank", "nowhere.png", "near.png"], "no such photograph: nowhere.png"),
-        (["rank", "ref.png", "near.png", "--weights", "relqa-v0"], "relqa-v1"),
+        (["rank", "ref.png", "near.png", "--weights", "relqa-v0"], DEFAULT_WEIGHTS),
         (["compare", "ref.png", "small.png"], "80x64"),
         (["select", "--ref", ".", "nowhere"], "nowhere"),
         (["distort", "ref.png"], "--name, --out"),
@@ -252,6 +345,8 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
         (["train", "predictor", "--data", ".", "--out", "x", "--set", "steps"], "KEY=VALUE"),
         (["train", "predictor", "--data", ".", "--out", "x", "--recipe", "nothing"], "unknown recipe 'nothing'"),
         (["benchmark", "engine", "--data", "nowhere"], "nowhere"),
+        (["benchmark", "recovery", "--data", ".", "--crop", "32", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["demo", "--out", "x", "--steps", "-3"], "steps must be at least 1, got -3"),
     ],
 )
 def test_errors_are_one_line_without_traceback(capsys, files, photo, monkeypatch, arguments, message):

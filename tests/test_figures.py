@@ -9,7 +9,7 @@ from relqa_loss.words import AXIS_WORDS, in_words, strongest
 
 pytest.importorskip("matplotlib")
 
-from relqa_loss.figures import comparison_panel, relation_figure, training_curves
+from relqa_loss.figures import comparison_panel, figure_path, relation_figure, training_curves
 
 
 def made_relation(shape, **axes):
@@ -70,6 +70,12 @@ def test_relation_figure_shows_the_strongest_maps_with_zero_centred_legends(phot
     legends = [axes.get_xlabel() for axes in figure.axes]
     assert any("sharper" in text and "blurrier" in text for text in legends)
     assert read_image(tmp_path / "new" / "a.png").shape[0] == 3
+
+
+@pytest.mark.parametrize("name", ["plain", "dotted.", "a.png", "a.b.svg", ".hidden"])
+def test_figure_path_names_the_file_that_is_written(photo, tmp_path, name):
+    relation_figure(photo, photo, made_relation((40, 56)), tmp_path / name)
+    assert list(tmp_path.iterdir()) == [figure_path(tmp_path / name)]
 
 
 def test_bars_sum_to_the_distance(photo):

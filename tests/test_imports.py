@@ -47,13 +47,11 @@ CORE = {"torch", "numpy", "safetensors", "huggingface_hub"}
 # What a room may import beyond CORE, and only when it is needed: inside a function.
 ON_DEMAND = {
     "images": {"PIL"},
-    "figures": {"matplotlib", "PIL"},
-    "distortions": {"PIL", "torchvision", "piq"},
-    "training": {"PIL", "torchvision", "piq"},
-    "evaluation": {"PIL", "torchvision", "piq", "scipy"},
-    "cli": {"PIL", "matplotlib"},
+    "figures": {"matplotlib"},
+    "distortions": {"PIL", "piq"},
 }
-EXTRAS = {"torchvision", "PIL", "matplotlib", "lightning", "piq", "scipy"}
+# torchvision comes along with piq.
+EXTRAS = {"PIL", "matplotlib", "lightning", "piq", "torchvision"}
 
 
 @dataclass(frozen=True)

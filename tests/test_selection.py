@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from relqa_loss.relation import AXES, Relation
-from relqa_loss.selection import CheckpointSelector, bootstrap
+from relqa_loss.selection import CheckpointSelector, bootstrap, highest_confidence
 
 
 class PlainLoss(nn.Module):
@@ -15,10 +15,11 @@ class PlainLoss(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.largest_batch = 0
+        self.batches = []
+        self.scale = nn.Parameter(torch.ones(1), requires_grad=False)
 
     def relate(self, a, b, ref=None):
-        self.largest_batch = max(self.largest_batch, len(a))
+        self.batches.append(len(a))
         parts = torch.zeros(len(a), len(AXES), dtype=a.dtype)
         parts[:, AXES.index("noise")] = (a - b).square().mean(dim=(1, 2, 3))
         floor = torch.zeros(len(a))
@@ -93,7 +94,7 @@ def test_repeatable_and_one_image_at_a_time(references):
         selector = CheckpointSelector(references, loss, seed=4)
         selector.update(noisy(references, 0.1), "a")
         verdicts.append(selector.update(noisy(references, 0.099), "b"))
-        assert loss.largest_batch == 1
+        assert loss.batches == [1] * 16, "one evaluation for each reference of each candidate"
     assert verdicts[0] == verdicts[1]
 
 
@@ -104,13 +105,36 @@ def test_images_of_different_sizes_and_generators_are_taken():
     assert verdict.distance == pytest.approx(0.01, rel=1e-4)
 
 
-def test_kept_outputs_do_not_change_under_the_trainers_hands(references):
+def test_what_is_kept_does_not_change_under_the_trainers_hands(references):
+    originals = references.clone()
     selector = CheckpointSelector(references, PlainLoss())
     outputs = noisy(references, 0.1).requires_grad_(True)
     selector.update(outputs, "a")
-    kept = selector.outputs[0].clone()
+    worse = noisy(originals, 0.2)
+    expected = CheckpointSelector(originals, PlainLoss())
+    expected.update(noisy(originals, 0.1), "a")
     outputs.data.zero_()
-    assert torch.equal(selector.outputs[0], kept) and not selector.outputs[0].requires_grad
+    references.zero_()
+    assert selector.update(worse, "b") == expected.update(worse, "b")
+    assert not any(image.requires_grad for image in selector.references)
+
+
+def test_score_is_the_anchored_score_of_the_real_loss(make_loss, make_photos):
+    photos = make_photos(3, 32, 40)
+    a, b = noisy(photos, 0.1).clamp(0, 1), noisy(photos, 0.05).clamp(0, 1)
+    loss_fn = make_loss()
+    selector = CheckpointSelector(photos, loss_fn)
+    selector.update(a, "a")
+    verdict = selector.update(b, "b")
+    expected = [float(loss_fn.relate(b[k : k + 1], a[k : k + 1], ref=photos[k : k + 1]).score) for k in range(3)]
+    assert verdict.score == pytest.approx(sum(expected) / 3, rel=1e-5) and verdict.score > 0
+
+
+def test_the_state_holds_a_few_numbers_and_no_picture(references):
+    selector = CheckpointSelector(references, PlainLoss())
+    selector.update(noisy(references, 0.1), "a")
+    tensors = [value for value in selector.state_dict().values() if isinstance(value, torch.Tensor)]
+    assert sum(tensor.numel() for tensor in tensors) == len(references) * (1 + len(AXES))
 
 
 def test_state_survives_a_safe_load(references):
@@ -137,6 +161,15 @@ def test_state_before_the_first_update_and_of_other_references(references):
         CheckpointSelector(references + 0.01, PlainLoss()).load_state_dict(empty.state_dict())
     with pytest.raises(ValueError, match="lacks incumbent"):
         empty.load_state_dict({})
+    retrained = PlainLoss()
+    retrained.scale.data.fill_(2.0)
+    with pytest.raises(ValueError, match="other weights"):
+        CheckpointSelector(references, retrained).load_state_dict(empty.state_dict())
+    full = CheckpointSelector(references, PlainLoss())
+    full.update(references, "a")
+    cut = {**full.state_dict(), "distances": torch.zeros(3)}
+    with pytest.raises(ValueError, match=r"distances \(8,\).*\(3,\)"):
+        full.load_state_dict(cut)
 
 
 def test_wrong_inputs_are_named(references):
@@ -178,3 +211,5 @@ def test_bootstrap_is_odd_in_its_evidence():
 def test_confidence_grows_with_the_number_of_agreeing_references():
     ladder = [bootstrap(torch.ones(n), 0.95)[2] for n in (1, 2, 4, 8)]
     assert ladder[0] == 0 and all(a < b for a, b in itertools.pairwise(ladder))
+    assert ladder == [highest_confidence(n) for n in (1, 2, 4, 8)]
+    assert highest_confidence(5) < 0.95 < highest_confidence(6)

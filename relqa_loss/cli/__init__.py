@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ..images import MissingExtra
 from . import about, benchmark, compare, distort, select, train
-from .common import debug_flag, missing_module
+from .common import debug_flag, missing_module, one_line
 
 FAILED, USAGE = 1, 2
 
@@ -58,6 +58,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = USAGE
         elif isinstance(error, ImportError):
             message, code = missing_module(error), USAGE
-        print(f"relqa {args.command}: error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"relqa {args.command}: error: {one_line(message)}", file=sys.stderr)
         return code
     return run

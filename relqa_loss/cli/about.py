@@ -6,20 +6,21 @@ import argparse
 import json
 from pathlib import Path
 
-from .common import Commands, command, print_json, print_table
+from ..demo import PHOTOGRAPH, PHOTOGRAPHS, STEPS
+from .common import Commands, add_weights_argument, command, print_json, print_table
 
 
 def add_commands(commands: Commands) -> None:
     """Register ``info`` and ``demo``."""
     info = command(commands, "info", "Version, weights, their sha256 and provenance, axes.")
-    info.add_argument("--weights", default="relqa-v1", help="bundled name, folder, or owner/name[@revision] on the Hub")
+    add_weights_argument(info)
     info.add_argument("--json", action="store_true", help="print JSON instead of text")
     info.set_defaults(run=run_info)
     demo = command(commands, "demo", "Degrade a shipped photograph, say what is wrong, and repair it by descent.")
     demo.add_argument("--out", type=Path, default=Path("relqa-demo"), help="folder of the figure (default: relqa-demo)")
-    demo.add_argument("--photograph", default="dog", choices=("city", "dog", "foliage"), help="default: dog")
-    demo.add_argument("--weights", default="relqa-v1", help="bundled name, folder, or owner/name[@revision] on the Hub")
-    demo.add_argument("--steps", type=int, default=120, help="descent steps (default: 120)")
+    demo.add_argument("--photograph", default=PHOTOGRAPH, choices=PHOTOGRAPHS, help=f"default: {PHOTOGRAPH}")
+    add_weights_argument(demo)
+    demo.add_argument("--steps", type=int, default=STEPS, help=f"descent steps (default: {STEPS})")
     demo.set_defaults(run=run_demo)
 
 

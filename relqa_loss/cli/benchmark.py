@@ -1,4 +1,4 @@
-"""``relqa benchmark``: figures of merit of the loss, its speed, and the calibration of the engine."""
+"""``relqa benchmark``: figures of merit of the loss, its speed, recovery by descent, the engine's calibration."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from .common import Commands, add_loss_arguments, command, make_loss, note, note
 
 
 def add_commands(commands: Commands) -> None:
-    """Register ``benchmark engine``, ``benchmark speed`` and ``benchmark calibration``."""
-    parser = command(commands, "benchmark", "Measure the loss, its speed, or the engine's severity calibration.")
+    """Register ``benchmark engine``, ``speed``, ``recovery`` and ``calibration``."""
+    parser = command(
+        commands, "benchmark", "Measure the loss, its speed, recovery by descent, or the engine's severity calibration."
+    )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     engine = command(kinds, "engine", "Axis, sign, map and order accuracy on photographs degraded by the engine.")
     engine.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
@@ -80,15 +82,12 @@ def run_speed(args: argparse.Namespace) -> int:
 
 def run_recovery(args: argparse.Namespace) -> int:
     """Descent from degraded copies."""
-    from torch.nn import functional
-
-    from ..evaluation.recovery import Loss, recovery_table
+    from ..evaluation.recovery import Loss, absolute_error, recovery_table
     from ..images import central_crop, read_folder
 
     folder = read_folder(args.data, args.limit)
     note_skipped(folder.skipped)
-    loss_fn = make_loss(args)
-    losses: dict[str, Loss] = {"RelationalLoss": loss_fn, "L1": functional.l1_loss}
+    losses: dict[str, Loss] = {"RelationalLoss": make_loss(args, reduction="none"), "L1": absolute_error}
     crops = [central_crop(image, args.crop).to(args.device) for image in folder.images]
     table = recovery_table(losses, crops, steps=args.steps, progress=note)
     print_json(table)

@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..losses import DEFAULT_WEIGHTS, Reduction, RelationalLoss
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..losses import RelationalLoss
+    from torch import Tensor
 
 EXTRAS = {
     "PIL": "images",
     "matplotlib": "figures",
     "lightning": "lightning",
-    "torchvision": "benchmark",
     "piq": "benchmark",
 }
 """Optional module -> the extra that brings it."""
@@ -45,19 +46,33 @@ def command(commands: Commands, name: str, summary: str) -> argparse.ArgumentPar
     return parser
 
 
+def add_weights_argument(parser: argparse.ArgumentParser) -> None:
+    """``--weights``."""
+    parser.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        help=f"bundled name, folder, or owner/name[@revision] on the Hub (default: {DEFAULT_WEIGHTS})",
+    )
+
+
 def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
     """``--weights`` and ``--device``, for commands that judge images."""
-    parser.add_argument(
-        "--weights", default="relqa-v1", help="bundled name, folder, or owner/name[@revision] on the Hub"
-    )
+    add_weights_argument(parser)
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
 
 
-def make_loss(args: argparse.Namespace) -> RelationalLoss:
+def make_loss(args: argparse.Namespace, reduction: Reduction = "mean") -> RelationalLoss:
     """The loss of ``--weights`` on ``--device``."""
-    from ..losses import RelationalLoss
+    return RelationalLoss(args.weights, reduction=reduction).to(args.device)
 
-    return RelationalLoss(args.weights).to(args.device)
+
+def check_size(path: Path, image: Tensor, reference_path: Path, reference: Tensor) -> None:
+    """ValueError that names both files, unless an image (3, H, W) has the size of its reference."""
+    if image.shape != reference.shape:
+        raise ValueError(
+            f"{path} is {image.shape[2]}x{image.shape[1]} pixels, the reference {reference_path} "
+            f"{reference.shape[2]}x{reference.shape[1]}: they must have one size"
+        )
 
 
 def missing_module(error: ImportError) -> str:
@@ -66,6 +81,14 @@ def missing_module(error: ImportError) -> str:
     if root in EXTRAS:
         return f'this needs {root}: pip install "relqa_loss[{EXTRAS[root]}]"'
     return str(error)
+
+
+def one_line(message: str) -> str:
+    """A message on one line; of a traceback inside it (a data worker's error carries one) only the last line."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    if any(line.startswith("Traceback (most recent call last)") or "Original Traceback" in line for line in lines):
+        lines = lines[-1:]
+    return " ".join(" ".join(lines).split())
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

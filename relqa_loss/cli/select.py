@@ -8,7 +8,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import Commands, add_loss_arguments, command, make_loss, note_skipped, print_json, print_table
+from .common import (
+    Commands,
+    add_loss_arguments,
+    check_size,
+    command,
+    make_loss,
+    note,
+    note_skipped,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,9 +52,10 @@ def read_pairs(
         of all.
 
     Raises:
-        ValueError: an output is missing, two files of a folder share a name, or nothing readable is left.
+        ValueError: an output is missing or has another size than its reference, two files of a folder share a name, or
+            nothing readable is left.
     """
-    from ..images import list_images, read_image
+    from ..images import list_images
 
     folders = [_by_stem(list_images(folder), folder) for folder in (reference, *outputs)]
     wanted = sorted(folders[0])
@@ -58,10 +69,9 @@ def read_pairs(
     skipped: list[tuple[str, str]] = []
     pictures: list[list[Tensor]] = [[] for _ in folders]
     for name in wanted:
-        try:
-            row = [read_image(files[name]) for files in folders]
-        except ValueError as error:
-            skipped.append((name, str(error)))
+        row = _read_row([files[name] for files in folders])
+        if isinstance(row, str):
+            skipped.append((name, row))
             continue
         names.append(name)
         for column, image in zip(pictures, row, strict=True):
@@ -69,6 +79,19 @@ def read_pairs(
     if not names:
         raise ValueError(f"none of the {len(wanted)} photographs can be read in all folders; first: {skipped[0][1]}")
     return names, pictures[0], pictures[1:], skipped
+
+
+def _read_row(paths: list[Path]) -> list[Tensor] | str:
+    """A reference and its outputs, or the reason why they cannot be used."""
+    from ..images import read_each
+
+    row: list[Tensor] = []
+    for path, image in read_each(paths):
+        if isinstance(image, str):
+            return image if str(path) in image else f"{path}: {image}"
+        check_size(path, image, paths[0], row[0] if row else image)
+        row.append(image)
+    return row
 
 
 def _by_stem(paths: list[Path], folder: Path) -> dict[str, Path]:
@@ -84,11 +107,17 @@ def _by_stem(paths: list[Path], folder: Path) -> dict[str, Path]:
 
 def run(args: argparse.Namespace) -> int:
     """Each folder against the best before it, then a ranking by mean distance."""
-    from ..selection import CheckpointSelector
+    from ..selection import CheckpointSelector, highest_confidence
 
     names, references, outputs, skipped = read_pairs(args.ref, args.outputs)
     note_skipped(skipped)
     selector = CheckpointSelector(references, make_loss(args), level=args.level, seed=args.seed)
+    reach = highest_confidence(len(names))
+    if reach < args.level and len(outputs) > 1:
+        note(
+            f"{len(names)} reference{'s' if len(names) > 1 else ''} cannot reach the confidence {args.level:g} "
+            f"asked for (at most {reach:g}): every comparison stays undecided, and the first folder stays the best"
+        )
     verdicts = [selector.update(images, str(folder)) for folder, images in zip(args.outputs, outputs, strict=True)]
     ranked = sorted(verdicts, key=lambda verdict: verdict.distance)
     if args.json:

@@ -25,6 +25,10 @@ def add_commands(commands: Commands) -> None:
     scorer = command(stages, "scorer", "Second stage: distance and judgement; writes the weights folder OUT/weights.")
     scorer.add_argument("--predictor", type=Path, metavar="PATH", required=True, help="OUT of the predictor stage")
     scorer.add_argument("--test", type=Path, metavar="DIR", help="photographs for the final figures, never trained on")
+    scorer.add_argument("--name", default="my-weights", help="title of the model card (default: my-weights)")
+    scorer.add_argument(
+        "--source", action="append", default=[], metavar="NAME=LICENCE", help="photographs, for the card; repeatable"
+    )
     scorer.set_defaults(run=run_scorer)
     plot = command(stages, "plot", "Training curves from the metrics log of a run.")
     plot.add_argument("log", type=Path, metavar="RUN", help="OUT of a stage, or its metrics.jsonl")
@@ -60,6 +64,18 @@ def parse_overrides(items: list[str]) -> dict[str, str]:
     return overrides
 
 
+def parse_source(text: str) -> tuple[str, str]:
+    """``NAME=LICENCE`` to a pair.
+
+    Raises:
+        ValueError: no ``=``, or nothing on one side of it.
+    """
+    name, _, licence = text.partition("=")
+    if not name.strip() or not licence.strip():
+        raise ValueError(f"--source wants NAME=LICENCE, got {text!r}")
+    return name.strip(), licence.strip()
+
+
 class ProgressBar:
     """Loss, throughput and time left on stderr: one line that rewrites itself, or on no terminal a line now and then.
 
@@ -92,14 +108,14 @@ class ProgressBar:
 
 def run_predictor(args: argparse.Namespace) -> int:
     """First stage."""
+    from ..training.data import load_photographs
     from ..training.predictor_stage import train_predictor
     from ..training.recipe import load_recipe
 
     recipe = load_recipe(args.recipe, parse_overrides(args.set))
-    _, photographs = train_predictor(
-        recipe, args.data, args.out, resume=args.resume, device=args.device, progress=ProgressBar()
-    )
+    photographs = load_photographs(args.data, recipe.data.validation_share, recipe.predictor.crop)
     note_skipped(photographs.skipped)
+    train_predictor(recipe, photographs, args.out, resume=args.resume, device=args.device, progress=ProgressBar())
     print(args.out)
     return 0
 
@@ -108,22 +124,26 @@ def run_scorer(args: argparse.Namespace) -> int:
     """Second stage, the weights folder, and the final figures."""
     import torch
 
-    from ..images import read_folder
+    from ..images import Folder, read_folder
     from ..predictor import DistortionPredictor
     from ..training.data import load_photographs
     from ..training.loop import load_average
+    from ..training.provenance import fingerprint, provenance_of
     from ..training.recipe import load_recipe
-    from ..training.release import provenance_of, release
+    from ..training.release import release
     from ..training.scorer_stage import train_scorer
 
+    sources = [parse_source(text) for text in args.source]
     recipe = load_recipe(args.recipe, parse_overrides(args.set))
     predictor = DistortionPredictor(
         recipe.predictor.widths, recipe.predictor.pair_widths, recipe.predictor.texture_widths
     )
-    predictor_seconds = load_average(predictor, args.predictor, recipe.predictor.steps)
-    tests = [] if args.test is None else [image.to(args.device) for image in read_folder(args.test).images]
     photographs = load_photographs(args.data, recipe.data.validation_share, recipe.scorer.crop)
     note_skipped(photographs.skipped)
+    of_predictor = fingerprint(recipe, "predictor", photographs)
+    predictor_seconds = load_average(predictor, args.predictor, recipe.predictor.steps, of_predictor)
+    tests = Folder((), ()) if args.test is None else read_folder(args.test)
+    note_skipped(tests.skipped)
     scorer = train_scorer(
         recipe, photographs, predictor, args.out, resume=args.resume, device=args.device, progress=ProgressBar()
     )
@@ -131,11 +151,22 @@ def run_scorer(args: argparse.Namespace) -> int:
         recipe,
         photographs,
         predictor_seconds=predictor_seconds,
-        scorer_seconds=load_average(scorer, args.out, recipe.scorer.steps),
+        scorer_seconds=load_average(
+            scorer, args.out, recipe.scorer.steps, fingerprint(recipe, "scorer", photographs, predictor)
+        ),
         device=torch.device(args.device),
     )
     folder = args.out / "weights"
-    evaluation = release(folder, predictor, scorer, provenance, name=recipe.name, test_photographs=tests, progress=note)
+    evaluation = release(
+        folder,
+        predictor,
+        scorer,
+        provenance,
+        name=args.name,
+        sources=sources,
+        test_photographs=[image.to(args.device) for image in tests.images],
+        progress=note,
+    )
     if evaluation is not None:
         write_json(args.out / "evaluation.json", evaluation)
         print_json(evaluation)

@@ -1,4 +1,16 @@
-"""The distortion engine: operators, regions, triplets and tiers. Needs torch; real codecs need Pillow."""
+"""The distortion engine: operators, regions, triplets and tiers. Needs torch; real codecs need Pillow.
+
+An operator of one's own is a record, passed wherever an operator is asked for, alone or beside names of the bank::
+
+    def fade(images, share, generator):  # share (B,): native units, from the span below
+        return images * (1 - share.view(-1, 1, 1, 1)) + share.view(-1, 1, 1, 1)
+
+    FADE = Distortion("fade", "tone", {"contrast": -1.0, "brightness": 0.5}, span=(0.02, 0.6), apply=fade)
+    engine = DistortionEngine([FADE, "gaussian_blur"])
+
+``effects`` are what the map targets show at full severity. Without ``levels`` severities 0 to 1 run evenly through
+``span``; :func:`relqa_loss.distortions.calibration.calibrate` measures levels that look equally strong.
+"""
 
 from .bank import BANK, by_name
 from .compose import distort

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +28,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ..images import list_images, read_each
 from .panel import PANEL, panel_scores
 from .record import KNOTS, Distortion
 
@@ -61,44 +62,62 @@ class CalibrationSettings:
     seed: int = 0
 
 
-def load_crops(data_dir: str | Path, settings: CalibrationSettings) -> tuple[Tensor, list[str]]:
+def load_crops(
+    data_dir: str | Path, settings: CalibrationSettings, progress: Progress | None = None
+) -> tuple[Tensor, list[str]]:
     """Seeded crops (N, 3, crop, crop) in [0, 1] of photographs below ``data_dir``, and their file names.
 
     Folders take turns, so that a large source does not crowd out the small ones.
 
-    Raises:
-        ValueError: too few photographs that are large enough.
-    """
-    from PIL import Image
+    Args:
+        data_dir: folder with photographs, searched recursively.
+        settings: how many crops, their side and the seed.
+        progress: called with a line of text for each photograph that was drawn and cannot be used.
 
+    Raises:
+        ValueError: no such folder, or too few photographs that can be read and are large enough.
+        MissingExtra: Pillow is not installed.
+    """
     root = Path(data_dir)
     random = np.random.default_rng(settings.seed)
     folders: dict[str, list[Path]] = {}
-    for path in sorted(root.rglob("*.png")) + sorted(root.rglob("*.jpg")):
-        folders.setdefault(str(path.parent.relative_to(root)), []).append(path)
-    piles = [[pile[i] for i in random.permutation(len(pile))] for _, pile in sorted(folders.items())]
+    for path in list_images(root, recursive=True):
+        folders.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
+    # Read from the end of each shuffled pile: with it the committed table names the photographs it was measured on.
+    piles = [read_each([pile[i] for i in random.permutation(len(pile))[::-1]]) for _, pile in sorted(folders.items())]
     crops: list[Tensor] = []
     names: list[str] = []
-    while len(crops) < settings.photographs and any(piles):
-        for pile in piles:
-            while pile and len(crops) < settings.photographs:
-                path = pile.pop()
-                with Image.open(path) as picture:
-                    pixels = np.asarray(picture.convert("RGB"))
-                spare = [side - settings.crop for side in pixels.shape[:2]]
-                if min(spare) < 0:
-                    continue
-                top, left = (int(random.integers(room + 1)) for room in spare)
-                piece = pixels[top : top + settings.crop, left : left + settings.crop]
-                crops.append(torch.from_numpy(piece.copy()).permute(2, 0, 1).float() / 255)
-                names.append(path.relative_to(root).as_posix())
+    while piles and len(crops) < settings.photographs:
+        for pile in piles.copy():
+            if len(crops) == settings.photographs:
                 break
+            drawn = _next_usable(pile, settings.crop, root, progress)
+            if drawn is None:
+                piles.remove(pile)
+                continue
+            path, image = drawn
+            top, left = (int(random.integers(side - settings.crop + 1)) for side in image.shape[1:])
+            crops.append(image[:, top : top + settings.crop, left : left + settings.crop].clone())
+            names.append(path.relative_to(root).as_posix())
     if len(crops) < settings.photographs:
         raise ValueError(
-            f"data_dir must hold at least {settings.photographs} PNG or JPEG photographs of {settings.crop} px or "
-            f"more, found {len(crops)} in {root}"
+            f"data_dir must hold at least {settings.photographs} photographs of {settings.crop} px or more, "
+            f"found {len(crops)} in {root}"
         )
     return torch.stack(crops), names
+
+
+def _next_usable(
+    pile: Iterator[tuple[Path, Tensor | str]], side: int, root: Path, progress: Progress | None
+) -> tuple[Path, Tensor] | None:
+    """The next photograph of a pile that can be read and holds a crop; None at the end of the pile."""
+    for path, image in pile:
+        if isinstance(image, Tensor) and min(image.shape[1:]) >= side:
+            return path, image
+        if progress is not None:
+            reason = image if isinstance(image, str) else f"smaller than a crop of {side} pixels"
+            progress(f"skipped {path.relative_to(root).as_posix()}: {reason}")
+    return None
 
 
 def measure(distortion: Distortion, crops: Tensor, settings: CalibrationSettings) -> Tensor:
@@ -188,7 +207,7 @@ def calibrate(
         data_dir: folder with photographs; sub-folders take turns.
         distortions: the operators; None for the whole bank.
         settings: photographs, crop, positions, quantiles and seed; None for the defaults.
-        progress: called with a line of text after each operator.
+        progress: called with a line of text for each photograph that is skipped and after each operator.
 
     Returns:
         JSON-able: ``levels`` (operator -> 11 native parameters), ``visibility`` (operator -> visibility achieved at
@@ -198,13 +217,14 @@ def calibrate(
         ``skipped`` (operators whose codec is missing here), ``provenance``.
 
     Raises:
-        ValueError: too few photographs.
+        ValueError: no such folder, or too few photographs that can be read and are large enough.
+        MissingExtra: Pillow or piq is not installed.
     """
     from .availability import can_run
     from .bank import BANK
 
     chosen = settings or CalibrationSettings()
-    crops, names = load_crops(data_dir, chosen)
+    crops, names = load_crops(data_dir, chosen, progress)
     asked = tuple(BANK if distortions is None else distortions)
     bank = tuple(one for one in asked if can_run(one))
     values: dict[str, Tensor] = {}

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from . import filters
+from .availability import pillow_with
 from .record import Distortion
-
-_PILLOW_FEATURES = {"JPEG": "jpg", "WEBP": "webp", "JPEG2000": "jpg_2000"}
 
 
 def _recode(images: Tensor, codec: str, options: list[dict[str, object]]) -> Tensor:
@@ -24,21 +23,16 @@ def _recode(images: Tensor, codec: str, options: list[dict[str, object]]) -> Ten
         options: what ``Image.save`` is to be told, one entry an image.
 
     Raises:
-        RuntimeError: Pillow is missing, or was built without the codec.
+        MissingExtra: Pillow is not installed, or was built without the codec.
     """
-    try:
-        from PIL import Image, features
-    except ImportError as error:
-        raise RuntimeError(f"the {codec} distortion needs Pillow: pip install pillow") from error
-    if not features.check(_PILLOW_FEATURES[codec]):
-        raise RuntimeError(f"this build of Pillow has no {codec} codec, which the distortion needs")
+    image_module = pillow_with(codec)
     pixels = (images.detach() * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu()
     height, width = pixels.shape[1:3]
     decoded = []
     for picture, settings in zip(pixels, options, strict=True):
         stream = io.BytesIO()
-        Image.fromarray(picture.numpy()).save(stream, format=codec, **settings)
-        with Image.open(io.BytesIO(stream.getvalue())) as opened:
+        image_module.fromarray(picture.numpy()).save(stream, format=codec, **settings)
+        with image_module.open(io.BytesIO(stream.getvalue())) as opened:
             raw = bytearray(opened.convert("RGB").tobytes())
         decoded.append(torch.frombuffer(raw, dtype=torch.uint8).view(height, width, 3))
     return torch.stack(decoded).permute(0, 3, 1, 2).to(images).contiguous() / 255

@@ -134,6 +134,9 @@ def spectral_filter(images: Tensor, kernels: Tensor) -> Tensor:
 def displaced(images: Tensor, flow: Tensor) -> Tensor:
     """Move content by ``flow`` pixels: the result at p is the input at p - flow(p), bicubic, borders mirrored.
 
+    Mirrors at the centres of the border pixels, as all filters here do. ``warp.warp`` mirrors at their outer edges, so
+    the two differ near the border and in the last bits elsewhere, and neither can stand in for the other.
+
     Args:
         images: (B, C, H, W).
         flow: (B, 2, H, W), (x, y), broadcastable.

@@ -13,11 +13,15 @@ from ..validation import unknown_name
 
 # Smooth fields are built on a grid this many times coarser than the picture and then enlarged.
 _REDUCTION = 4
-_LUMA = (0.2126, 0.7152, 0.0722)
+# BT.709, the luminance of the sRGB primaries: it says where a picture looks dark or bright. The operators split colour
+# as JPEG does, with filters.LUMA.
+_LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
 def _uniform(images: Tensor, generator: Generator, low: float, high: float) -> Tensor:
     """One number in [low, high) for each image: (B, 1, 1, 1)."""
+    # In the dtype of the images, unlike filters.uniform: float64 regions have draws of their own, which are part of the
+    # seeded behaviour of the engine.
     draw = torch.rand(images.shape[0], 1, 1, 1, generator=generator, device=images.device, dtype=images.dtype)
     return low + (high - low) * draw
 
@@ -100,7 +104,7 @@ def _gradient(images: Tensor, generator: Generator) -> Tensor:
 
 
 def _image_driven(images: Tensor, generator: Generator) -> Tensor:
-    weights = torch.tensor(_LUMA, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    weights = torch.tensor(_LUMINANCE, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
     luma = (images * weights).sum(dim=1, keepdim=True)
     size = _low_size(images)
     steps_x = F.pad((luma[..., 1:] - luma[..., :-1]).abs(), (0, 1))

@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-TRAINING_SOURCES = (
-    ("CID22 reference photographs", "CC BY-SA 4.0"),
-    ("CLIC 2025", "Unsplash Licence"),
-    ("gb82, gb82-screen", "public domain"),
-    ("Lomiri wallpapers", "CC BY, CC BY-SA, CC0"),
-)
-"""The photographs that shipped weights are trained on, with their licences."""
 
 _FIGURES = (
     ("Axis accuracy", ("axis_accuracy",)),
@@ -41,7 +33,7 @@ opinion score and no metric with learned weights took part in the training itsel
 
 ```python
 from relqa_loss import RelationalLoss
-loss = RelationalLoss()(pred, ref)  # (B, 3, H, W), RGB in [0, 1]
+loss = RelationalLoss({weights!r})(pred, ref)  # (B, 3, H, W), RGB in [0, 1]
 ```
 """
 
@@ -58,16 +50,22 @@ _LIMITS = """
 """
 
 
-def model_card(name: str, provenance: Mapping[str, Any], evaluation: Mapping[str, Any] | None) -> str:
+def model_card(
+    name: str,
+    provenance: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None,
+    sources: Sequence[tuple[str, str]] = (),
+) -> str:
     """Markdown with front matter as the Hub reads it.
 
     Args:
         name: of the weights.
         provenance: of the weights, as ``relqa train scorer`` records it.
         evaluation: figures of ``relqa_loss.evaluation.engine_scores.evaluate``, or None where none were taken.
+        sources: (source, licence) of the photographs that were trained on; left out where nobody told.
     """
     recipe = provenance["recipe"]
-    lines = [_HEADER.format(name=name)]
+    lines = [_HEADER.format(name=name, weights=name)]
     if evaluation is None:
         lines.append("## Figures\n\nNone have been taken for these weights.\n")
     else:
@@ -83,8 +81,9 @@ def model_card(name: str, provenance: Mapping[str, Any], evaluation: Mapping[str
         f"{_minutes(provenance['scorer_seconds'])}, on {provenance['device']} |\n"
         f"| Versions | relqa_loss {provenance['relqa_loss']}, torch {provenance['torch']} |\n"
     )
-    lines.append("Photographs and their licences:\n")
-    lines.extend(f"- {source}: {licence}" for source, licence in TRAINING_SOURCES)
+    if sources:
+        lines.append("Photographs and their licences:\n")
+        lines.extend(f"- {source}: {licence}" for source, licence in sources)
     crops = f"{recipe['predictor']['crop']} and {recipe['scorer']['crop']}"
     lines.append(_LIMITS.format(panel=", ".join(provenance["panel"]), crops=crops))
     return "\n".join(lines)

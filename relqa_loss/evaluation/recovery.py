@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..distortions import by_name
+from .psnr import psnr
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -17,23 +17,26 @@ STEPS = 300
 LEARNING_RATE = 0.02
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images in [0, 1]; infinite for equal images."""
-    error = float((a.double() - b.double()).square().mean())
-    return -10 * math.log10(error) if error > 0 else math.inf
+def absolute_error(pred: Tensor, ref: Tensor) -> Tensor:
+    """Plain L1, one value per image: (B,)."""
+    return (pred - ref).abs().mean(dim=(1, 2, 3))
 
 
 def starts(reference: Tensor, seed: int = 0) -> dict[str, Tensor]:
-    """Degraded copies of (B, 3, H, W) in [0, 1] from which a loss has to find the way back."""
+    """Degraded copies of (B, 3, H, W) in [0, 1] from which a loss has to find the way back.
+
+    Drawn on the CPU, so that they are the same whatever the device and dtype of ``reference``, which they share.
+    """
 
     def native(name: str, parameter: float) -> Tensor:
         operator = by_name(name).apply
         assert operator is not None
-        return operator(reference, torch.full((reference.shape[0],), parameter), Generator().manual_seed(seed))
+        parameters = torch.full((reference.shape[0],), parameter).to(reference)
+        return operator(reference, parameters, Generator().manual_seed(seed))
 
-    noise = torch.randn(reference.shape, generator=Generator().manual_seed(seed))
+    noise = torch.randn(reference.shape, generator=Generator().manual_seed(seed), dtype=torch.float32).to(reference)
     mean = reference.mean(dim=(1, 2, 3), keepdim=True)
-    cast = torch.tensor([0.1, 0.0, -0.1]).view(1, 3, 1, 1)
+    cast = torch.tensor([0.1, 0.0, -0.1]).to(reference).view(1, 3, 1, 1)
     return {
         "noise, sigma 0.1": reference + 0.1 * noise,
         "blur, sigma 2": native("gaussian_blur", 2.0),
@@ -44,18 +47,29 @@ def starts(reference: Tensor, seed: int = 0) -> dict[str, Tensor]:
     }
 
 
+def check_steps(steps: int) -> None:
+    """ValueError for a descent without a step."""
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+
+
 def recover(
     loss_fn: Loss, start: Tensor, reference: Tensor, steps: int = STEPS, learning_rate: float = LEARNING_RATE
 ) -> Tensor:
     """Descend ``loss_fn(estimate, reference)`` with Adam under half a cosine; images (B, 3, H, W), clamped at the end.
 
     Args:
-        loss_fn: differentiable in its first argument; a value per image is added up, so that images do not share steps.
+        loss_fn: differentiable in its first argument. One value per image, (B,), is added up, so that an image's steps
+            do not depend on its batch mates; a scalar is descended as it is.
         start: where the estimate begins.
         reference: where it should end.
-        steps: of Adam.
+        steps: of Adam, at least 1.
         learning_rate: first step size, in units of the [0, 1] range.
+
+    Raises:
+        ValueError: fewer than one step.
     """
+    check_steps(steps)
     estimate = start.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([estimate], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -78,12 +92,19 @@ def recovery_table(
     """PSNR in dB, mean over pictures, before and after descending each loss from each start.
 
     Args:
-        losses: by name.
+        losses: by name; with one value per image, see :func:`recover`.
         references: pictures (3, H, W) in [0, 1], all of one size.
         steps: of Adam.
         learning_rate: of Adam.
         progress: called with a line of text after each start.
+
+    Raises:
+        ValueError: no picture, pictures of several sizes, or fewer than one step.
     """
+    check_steps(steps)
+    shapes = {tuple(one.shape) for one in references}
+    if len(shapes) != 1:
+        raise ValueError(f"references must be pictures (3, H, W) of one size, got {sorted(shapes) or 'none'}")
     reference = torch.stack(list(references))
     table: dict[str, Any] = {}
     for name, start in starts(reference).items():

@@ -28,10 +28,10 @@ class RelqaCallback(Callback):
     """Judges validation outputs: logs their mean distance and saves the checkpoint that wins by pairwise comparison.
 
     The mean is logged as ``monitor``, synchronised over processes, so ``ModelCheckpoint(monitor="val/relqa")`` works as
-    with any metric. Beside it, the outputs for the first ``max_images`` validation images are compared image by image
-    with those of the best checkpoint so far (:class:`relqa_loss.CheckpointSelector`), which tells a real gain from a
-    lucky mean. Under several processes the first one's images decide. The validation loader must give the same images
-    in the same order.
+    with any metric. Beside it, the first ``max_images`` validation images are compared one by one with what the best
+    checkpoint so far made of them (:class:`relqa_loss.CheckpointSelector`), which tells a real gain from a lucky mean.
+    Under several processes the first one's images decide, and all share the verdict. The validation loader must give
+    the same images in the same order.
 
     The loss network lives in the callback: it is no part of the module, its optimiser or its ``state_dict``.
 
@@ -41,8 +41,8 @@ class RelqaCallback(Callback):
         loss_fn: None makes a ``RelationalLoss`` with the bundled weights.
         monitor: name of the logged mean distance; lower is better.
         dirpath: folder of the best checkpoint; None takes ``relqa`` under the trainer's ``default_root_dir``.
-        max_images: validation images kept in memory for the comparison (each process keeps the outputs of two
-            checkpoints).
+        max_images: validation images used for the comparison; the first process keeps their references, and their
+            outputs until the epoch ends. A checkpoint holds some numbers for each, no picture.
         level: confidence a verdict needs; at 0.95 fewer than six images can never decide.
 
     Attributes:
@@ -77,6 +77,7 @@ class RelqaCallback(Callback):
 
     def _reset(self) -> None:
         self._total, self._count = 0.0, 0
+        self._count_everywhere = 0
         self._outputs: list[Tensor] = []
         self._references: list[Tensor] = []
 
@@ -115,32 +116,60 @@ class RelqaCallback(Callback):
             self._references.extend(ref[:room].cpu())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the mean distance, weighted by images over all processes."""
-        if trainer.sanity_checking or self._count == 0:
+        """Log the mean distance over the images of all processes."""
+        if trainer.sanity_checking:
+            return
+        # Every process gets here and takes part, also one that was given no batch: the others would wait for it.
+        sums = torch.tensor([self._total, float(self._count)], device=trainer.strategy.root_device)
+        total, count = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        self._count_everywhere = round(count)
+        if count == 0:
             return
         # prog_bar stays off: the bar is the user's, and the logger has the value.
-        pl_module.log(
-            self.monitor,
-            self._total / self._count,
-            on_step=False,
-            on_epoch=True,
-            sync_dist=True,
-            batch_size=self._count,
-        )
+        pl_module.log(self.monitor, total / count, on_step=False, on_epoch=True, sync_dist=True, batch_size=1)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """During a fit: compare with the best checkpoint so far, and save this one if it wins."""
+        """During a fit: compare with the best checkpoint so far, and save this one if it wins.
+
+        Raises:
+            ValueError: the comparison is not possible, in every process.
+        """
         fitting = trainer.state.fn is not None and trainer.state.fn.value == "fit"
-        if trainer.sanity_checking or getattr(trainer, "fast_dev_run", False) or not fitting or self._count == 0:
+        if trainer.sanity_checking or getattr(trainer, "fast_dev_run", False) or not fitting:
             return
-        wins = self._compare(trainer.global_step) if trainer.is_global_zero else False
-        if not trainer.strategy.broadcast(wins):
+        if self._count_everywhere == 0:
+            return
+        verdict = self._shared_verdict(trainer)
+        self.verdicts.append(verdict)
+        if verdict.decision != BETTER:
             return
         folder = self.dirpath or Path(trainer.default_root_dir) / "relqa"
         self.best_path = str(folder / "relqa-best.ckpt")
         trainer.save_checkpoint(self.best_path)
 
-    def _compare(self, step: int) -> bool:
+    def _shared_verdict(self, trainer: Trainer) -> Verdict:
+        """The first process compares; all get its verdict, or all raise: nobody is left waiting."""
+        verdict: Verdict | None = None
+        failure: Exception | None = None
+        if trainer.is_global_zero:
+            try:
+                verdict = self._compare(trainer.global_step)
+            except (ValueError, TypeError, RuntimeError, MemoryError) as error:
+                failure = error
+        told = None if failure is None else f"{type(failure).__name__}: {failure}"
+        verdict, told = trainer.strategy.broadcast((verdict, told))
+        if failure is not None:
+            raise failure
+        if verdict is None:
+            raise ValueError(f"the comparison failed in the first process: {told}")
+        return verdict
+
+    def _compare(self, step: int) -> Verdict:
+        if not self._references:
+            raise ValueError(
+                "the first process was given no validation image, and its images decide: give it some, or use one "
+                "process"
+            )
         if self._selector is None:
             self._selector = CheckpointSelector(self._references, self.loss_fn, level=self.level)
             if self._restored is not None:
@@ -152,11 +181,11 @@ class RelqaCallback(Callback):
                 "same order (no shuffling, no random crops)"
             )
         verdict = self._selector.update(self._outputs, f"step={step}")
-        self.verdicts.append(verdict)
-        return verdict.decision == BETTER
+        self._outputs = []
+        return verdict
 
     def state_dict(self) -> dict[str, Any]:
-        """Path and outputs of the best checkpoint: tensors, numbers and strings."""
+        """Path and distances of the best checkpoint: tensors, numbers and strings."""
         state: dict[str, Any] = {"best_path": self.best_path}
         if self._selector is not None:
             state["selector"] = self._selector.state_dict()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -52,15 +52,6 @@ def schedule(step: int, config: StageConfig) -> float:
         return config.learning_rate * (step + 1) / config.warmup
     along = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(along, 1.0))))
-
-
-def tensors_digest(module: nn.Module) -> str:
-    """sha256 over a module's state, in the order of its keys."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 class _Log:
@@ -130,9 +121,7 @@ def run(
     if checkpoint.exists():
         if not resume:
             raise ValueError(f"{out} already holds a run; resume it or choose another folder")
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        if state["fingerprint"] != fingerprint:
-            raise ValueError(f"the checkpoint in {out} belongs to another recipe or other data; choose another folder")
+        state = _read_checkpoint(checkpoint, fingerprint, device)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -157,6 +146,7 @@ def run(
     log = _Log(out / METRICS, start)
     amp = torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
     sums: dict[str, Tensor] = {}
+    summed = 0
     for step, batch in enumerate(batches(make_batch, start, config.steps, config.workers), start=start):
         for group in optimiser.param_groups:
             group["lr"] = schedule(step, config)
@@ -170,16 +160,17 @@ def run(
         for name, value in {"loss": loss, **extra}.items():
             sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach()
         done = step + 1
-        if done % config.log_every == 0 or done == config.steps:
-            count = min((done - 1) % config.log_every + 1, done - start)
-            means = {name: float(value) / count for name, value in sums.items()}
-            sums = {}
+        summed += 1
+        validation_due = done % config.validate_every == 0 or done == config.steps
+        if validation_due or done % config.log_every == 0:
+            means = {name: float(value) / summed for name, value in sums.items()}
+            sums, summed = {}, 0
             if not math.isfinite(means["loss"]):
                 raise ValueError(f"the {stage}'s loss is no longer finite at step {done}; lower the learning rate")
             seconds = time.monotonic() - began
             rate = (done - start) / seconds
             line = {"step": done, "seconds": spent + seconds, "learning_rate": schedule(step, config), **means}
-            if done % config.validate_every == 0 or done == config.steps:
+            if validation_due:
                 line |= validate(average.module)
             log.write(line)
             if progress is not None:
@@ -191,30 +182,40 @@ def run(
     return model
 
 
-def load_average(model: nn.Module, folder: str | Path, steps: int) -> float:
+def _read_checkpoint(path: Path, fingerprint: str, device: torch.device | str) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged or not a checkpoint of this package") from error
+    if state.get("fingerprint") != fingerprint:
+        raise ValueError(
+            f"{path} belongs to another recipe, other photographs or another severity table; choose another folder"
+        )
+    return state
+
+
+def load_average(model: nn.Module, folder: str | Path, steps: int, fingerprint: str) -> float:
     """Fill ``model`` with the averaged weights of a finished run.
 
     Args:
         model: of the run's architecture.
         folder: where the run's ``checkpoint.pt`` lies.
         steps: what the recipe asks for.
+        fingerprint: of what the run must have depended on.
 
     Returns:
         Seconds the run took.
 
     Raises:
-        ValueError: no checkpoint there, an unfinished one, or one of another architecture.
+        ValueError: no checkpoint there, a damaged or unfinished one, or one of another recipe or other data.
     """
     path = Path(folder) / CHECKPOINT
     if not path.is_file():
         raise ValueError(f"{folder} holds no finished run: no {CHECKPOINT} in it")
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = _read_checkpoint(path, fingerprint, "cpu")
     if state["step"] < steps:
         raise ValueError(f"the run in {folder} is not finished ({state['step']} of {steps} steps); resume it first")
     prefix = "module."
     average = {name.removeprefix(prefix): t for name, t in state["average"].items() if name.startswith(prefix)}
-    try:
-        model.load_state_dict(average)
-    except RuntimeError as error:
-        raise ValueError(f"the run in {folder} belongs to other widths than the recipe's") from error
+    model.load_state_dict(average)
     return float(state["seconds"])

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..distortions import DistortionEngine, Triplet, visibility
 from ..predictor import DistortionPredictor
 from ..relation import AXES
-from .data import Photographs, load_photographs, random_crops, seeded
+from .data import Photographs, random_crops, seeded
 from .loop import ProgressCallback, run
+from .provenance import fingerprint
 from .recipe import PredictorConfig, Recipe
 
 MAP_SCALE = 0.5
@@ -114,32 +115,31 @@ def quick_axis_accuracy(
 
 def train_predictor(
     recipe: Recipe,
-    data: str | Path,
+    photographs: Photographs,
     out: str | Path,
     *,
     resume: bool = False,
     device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
-) -> tuple[DistortionPredictor, Photographs]:
+) -> DistortionPredictor:
     """Train a predictor by a recipe; its folder then holds ``checkpoint.pt`` and ``metrics.jsonl``.
 
     Args:
         recipe: both stages' recipe; the ``predictor`` section is used.
-        data: folder of pristine photographs, searched recursively.
+        photographs: as :func:`load_photographs` returns them.
         out: folder of this stage.
         resume: go on from the checkpoint there.
         device: where to train.
         progress: called at every logged step.
 
     Returns:
-        The averaged predictor in evaluation mode, and the photographs.
+        The averaged predictor in evaluation mode.
 
     Raises:
-        ValueError: no usable photographs, or a checkpoint of another run.
+        ValueError: a checkpoint of another run.
     """
     config: PredictorConfig = recipe.predictor
     device = torch.device(device)
-    photographs = load_photographs(data, recipe.data.validation_share, config.crop)
     torch.manual_seed(recipe.seed)
     components = {1: 1 - config.two_operators, 2: config.two_operators}
     predictor = (
@@ -166,9 +166,9 @@ def train_predictor(
         loss_of,
         validate,
         Path(out),
-        fingerprint=f"{recipe.digest('predictor')}-{photographs.digest}",
+        fingerprint=fingerprint(recipe, "predictor", photographs),
         resume=resume,
         device=device,
         progress=progress,
     )
-    return predictor.eval(), photographs
+    return predictor.eval()

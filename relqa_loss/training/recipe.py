@@ -15,6 +15,8 @@ from typing import Any
 from ..validation import unknown_name
 
 PRECISIONS = ("float32", "bfloat16")
+WATCHING = ("workers", "checkpoint_seconds", "log_every", "validate_every")
+"""Values that decide how a run is fed and watched, not what comes out of it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,12 @@ class DataConfig:
 
     validation_share: float = 0.08
     smallest_scale: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"validation_share must be in [0, 1), got {self.validation_share}")
+        if not 0 < self.smallest_scale <= 1:
+            raise ValueError(f"smallest_scale must be in (0, 1], got {self.smallest_scale}")
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,16 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(unknown_name("precision", self.precision, PRECISIONS))
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(f"steps and batch must be >= 1, got {self.steps} and {self.batch}")
+        for name in ("steps", "batch", "log_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("warmup", "workers", "weight_decay", "checkpoint_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate must be finite and > 0, got {self.learning_rate}")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average must be in [0, 1), got {self.average}")
         if self.crop < 16 or self.crop % 16:
             raise ValueError(f"crop must be a multiple of 16 of at least 16, got {self.crop}")
 
@@ -137,10 +153,11 @@ class Recipe:
         return plain
 
     def digest(self, stage: str | None = None) -> str:
-        """sha256 of the recipe's values (not of its comments); of what one stage depends on if it is named."""
+        """sha256 of the recipe's values (not of its comments); of what decides one stage's result if it is named."""
         values = self.as_dict()
         if stage is not None:
             values = {key: values[key] for key in ("seed", "data", stage)}
+            values[stage] = {key: value for key, value in values[stage].items() if key not in WATCHING}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

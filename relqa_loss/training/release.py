@@ -2,48 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.resources
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .. import __version__
 from .. import weights as weights_module
-from ..distortions.bank import SEVERITY_FILE
 from ..evaluation.engine_scores import evaluate
 from ..evaluation.model_card import model_card
 from ..losses import RelationalLoss
 from ..predictor import DistortionPredictor
 from ..scorer import RelationalScorer
-from .data import Photographs
-from .recipe import Recipe
-
-
-def provenance_of(
-    recipe: Recipe, photographs: Photographs, *, predictor_seconds: float, scorer_seconds: float, device: torch.device
-) -> dict[str, Any]:
-    """What weights come from, as JSON can hold it."""
-    table = (importlib.resources.files("relqa_loss.distortions") / SEVERITY_FILE).read_bytes()
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    return {
-        "recipe": recipe.as_dict(),
-        "recipe_sha256": recipe.digest(),
-        "data_sha256": photographs.digest,
-        "training_photographs": len(photographs.training),
-        "validation_photographs": len(photographs.validation),
-        "severity_sha256": hashlib.sha256(table).hexdigest(),
-        "panel": json.loads(table)["provenance"]["panel"],
-        "predictor_seconds": round(predictor_seconds),
-        "scorer_seconds": round(scorer_seconds),
-        "device": where,
-        "relqa_loss": __version__,
-        "torch": torch.__version__,
-    }
 
 
 def release(
@@ -53,6 +23,7 @@ def release(
     provenance: dict[str, Any],
     *,
     name: str,
+    sources: Sequence[tuple[str, str]] = (),
     test_photographs: Sequence[Tensor] = (),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any] | None:
@@ -62,8 +33,9 @@ def release(
         folder: of the weights.
         predictor: averaged.
         scorer: averaged.
-        provenance: as :func:`provenance_of` returns it.
+        provenance: as ``provenance_of`` returns it.
         name: title of the card.
+        sources: (source, licence) of the photographs, for the card.
         test_photographs: (3, H, W) in [0, 1] that no training saw, on the device to measure on.
         progress: called with a line of text after each operator.
 
@@ -79,7 +51,7 @@ def release(
             scorer={key: tensor.float() for key, tensor in scorer.state_dict().items()},
             scorer_config=scorer.config,
             provenance=provenance,
-            card=model_card(name, provenance, evaluation),
+            card=model_card(name, provenance, evaluation, sources),
         )
 
     save(None)

@@ -21,7 +21,8 @@ from ..predictor import DistortionPredictor, PairFeatures
 from ..relation import AXES, axis_index
 from ..scorer import RelationalScorer
 from .data import Photographs, random_crops, seeded
-from .loop import ProgressCallback, run, tensors_digest
+from .loop import ProgressCallback, run
+from .provenance import fingerprint
 from .recipe import Recipe, ScorerConfig
 
 SMALLEST_DISTANCE = 1e-4
@@ -253,7 +254,7 @@ def train_scorer(
         loss_of,
         validate,
         Path(out),
-        fingerprint=f"{recipe.digest('scorer')}-{photographs.digest}-{tensors_digest(predictor)}",
+        fingerprint=fingerprint(recipe, "scorer", photographs, predictor),
         resume=resume,
         device=device,
         progress=progress,

@@ -1,6 +1,7 @@
 """Severity calibration: the curves, their inversion, and the whole on a few small pictures."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from relqa_loss.distortions.calibration import (
     write_table,
 )
 from relqa_loss.distortions.record import KNOTS, Distortion
+from relqa_loss.images import MissingExtra, read_image
 
 
 def _noise(images, parameter, generator):
@@ -144,3 +146,54 @@ def test_crops_take_turns_between_folders_and_follow_the_seed(photographs):
 def test_too_few_photographs_is_one_clear_error(photographs):
     with pytest.raises(ValueError, match="data_dir must hold at least 9"):
         load_crops(photographs, CalibrationSettings(photographs=9, crop=128))
+
+
+def test_photographs_that_cannot_be_used_are_named_and_others_take_their_place(photographs):
+    from PIL import Image
+
+    for path in sorted(photographs.rglob("*.png")):
+        if path.name == "0.png":
+            path.write_bytes(b"not a picture")
+    Image.new("RGB", (100, 200)).save(photographs / "small.png")
+    said = []
+    crops, names = load_crops(photographs, SETTINGS, said.append)
+    assert sorted(names) == ["one/1.png", "two/1.png"]
+    assert crops.shape == (2, 3, 128, 128)
+    assert "skipped small.png: smaller than a crop of 128 pixels" in said
+    with pytest.raises(ValueError, match="found 2"):
+        load_crops(photographs, CalibrationSettings(photographs=3, crop=128), said.append)
+    assert any(line.startswith("skipped one/0.png: cannot read") for line in said)
+
+
+def test_every_kind_of_photograph_is_found_and_turned_upright(tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (128, 160, 3), dtype=np.uint8))
+    picture.save(tmp_path / "turned.JPEG", quality=95, exif=exif)
+    upright = read_image(tmp_path / "turned.JPEG")
+    assert upright.shape == (3, 160, 128)
+    crops, names = load_crops(tmp_path, CalibrationSettings(photographs=1, crop=128))
+    assert names == ["turned.JPEG"]
+    assert any(torch.equal(crops[0], upright[:, top : top + 128]) for top in range(33))
+
+
+def test_the_same_photographs_are_drawn_as_ever(tmp_path):
+    from PIL import Image
+
+    # The committed table names its photographs and the seed that drew them: the order of drawing is part of it.
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for index in range(6):
+            Image.new("RGB", (64, 64), (index * 20, 0, 0)).save(tmp_path / folder / f"{index}.png")
+    _, names = load_crops(tmp_path, CalibrationSettings(photographs=5, crop=64, seed=0))
+    random = np.random.default_rng(0)
+    a, b = (random.permutation(6).tolist() for _ in range(2))
+    assert names == [f"a/{a[5]}.png", f"b/{b[5]}.png", f"a/{a[4]}.png", f"b/{b[4]}.png", f"a/{a[3]}.png"]
+
+
+def test_missing_pillow_names_the_extra(photographs, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(MissingExtra, match=r"relqa_loss\[images\]"):
+        load_crops(photographs, SETTINGS)

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Generator, Tensor
 
+from relqa_loss import distortions
 from relqa_loss.distortions import (
     BANK,
     Component,
@@ -15,6 +18,8 @@ from relqa_loss.distortions import (
     DistortionEngine,
     Triplet,
     distort,
+    dominance,
+    ladder,
 )
 from relqa_loss.distortions.compose import region_of
 from relqa_loss.relation import AXES, PIXELS_PER_UNIT_SHIFT, axis_index
@@ -210,6 +215,58 @@ def test_own_operators_stand_beside_the_bank(photos: Tensor) -> None:
     engine = DistortionEngine([DIM, "gaussian_blur", BANK[1]])
     assert engine.names == ("dim", "gaussian_blur", BANK[1].name)
     assert "dim" not in DistortionEngine().names
+
+
+# --- an operator of one's own -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def documented() -> dict[str, Any]:
+    """What the example in the package's docstring defines: it is run as it stands."""
+    assert distortions.__doc__ is not None
+    example = distortions.__doc__.split("::\n\n", 1)[1].split("\n\n``effects``", 1)[0]
+    names: dict[str, Any] = {"Distortion": Distortion, "DistortionEngine": DistortionEngine}
+    exec(textwrap.dedent(example), names)
+    return names
+
+
+def test_own_operator_as_documented_follows_its_span(documented: dict[str, Any], photos: Tensor) -> None:
+    fade = documented["FADE"]
+    assert fade.levels is None
+    torch.testing.assert_close(fade.parameter(torch.tensor([0.0, 0.5, 1.0])), torch.tensor([0.02, 0.31, 0.6]))
+    faded = distort(photos, fade, torch.tensor([0.5, 1.0]))
+    torch.testing.assert_close(faded[0], 0.69 * photos[0] + 0.31)
+    torch.testing.assert_close(faded[1], 0.4 * photos[1] + 0.6)
+    levels = fade.with_levels(tuple(0.1 * k for k in range(11)))
+    torch.testing.assert_close(distort(photos, levels, 0.25), 0.75 * photos + 0.25)
+    with pytest.raises(ValueError, match="11 numbers, got 3"):
+        fade.with_levels((0.0, 0.1, 0.2))
+
+
+def test_own_operator_as_documented_sets_the_targets_of_its_effects(documented: dict[str, Any], photos: Tensor) -> None:
+    engine = documented["engine"]
+    assert engine.names == ("fade", "gaussian_blur")
+    triplet = engine.render(photos[:1], [(Component("fade", 0.8, "whole", 0),)])
+    shown = {axis: triplet.maps[0, k].unique().tolist() for k, axis in enumerate(AXES) if triplet.maps[0, k].any()}
+    assert shown == {"brightness": [pytest.approx(0.4)], "contrast": [pytest.approx(-0.8)]}
+    drawn = {
+        part.name for seed in range(4) for recipe in engine(photos, generator=seeded(seed)).recipe for part in recipe
+    }
+    assert drawn == {"fade", "gaussian_blur"}
+
+
+def test_own_operator_as_documented_stands_in_tiers(documented: dict[str, Any], photos: Tensor) -> None:
+    fade, engine = documented["FADE"], documented["engine"]
+    rungs = ladder(photos, fade, [0.2, 0.9, 0.5], generator=seeded())
+    assert rungs.names == (("fade",),) * 2
+    assert rungs.order[0].tolist() == [[False, True, True], [False, False, False], [False, True, False]]
+    torch.testing.assert_close(rungs.images[:, 1], distort(photos, fade, 0.9))
+    both = dominance(photos, [fade, "gaussian_blur"], [(0.2, 0.2), (0.8, 0.2), (0.2, 0.8)], generator=seeded())
+    assert both.order[0].tolist() == [[False, True, True], [False, False, False], [False, False, False]]
+    for kind in ("ladder", "dominance", "inclusion"):
+        tier = engine.tier(photos, 4, generator=seeded(), kinds={kind: 1.0})
+        assert tier.kind == (kind,) * 2
+        assert tier.order.flatten(1).any(dim=1).all()
 
 
 # --- one operator -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from importlib import resources
 from itertools import pairwise
 
@@ -11,9 +13,11 @@ import torch
 from torch import Tensor
 
 from relqa_loss.distortions import bank, filters
+from relqa_loss.distortions.availability import _PILLOW_FEATURES, can_run
 from relqa_loss.distortions.bank import BANK, by_name
 from relqa_loss.distortions.processing import median
 from relqa_loss.distortions.record import KNOTS, Distortion
+from relqa_loss.images import MissingExtra
 from relqa_loss.relation import AXES, SHIFT_AXES, TONE_AXES
 
 RANDOM = {
@@ -327,8 +331,27 @@ def test_reflecting_beyond_the_picture_agrees_with_padding_twice() -> None:
     assert torch.equal(filters.pad_reflect(images, 20, 20), twice)
 
 
-def test_missing_codec_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("codec", ["JPEG", "WEBP", "JPEG2000"])
+def test_missing_codec_names_what_brings_it(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
     features = pytest.importorskip("PIL.features")
+    operator = by_name(codec.lower())
+    assert can_run(operator)
     monkeypatch.setattr(features, "check", lambda name: False)
-    with pytest.raises(RuntimeError, match="JPEG2000"):
-        at(by_name("jpeg2000"), photo_like(), 0.5)
+    assert not can_run(operator)
+    with pytest.raises(MissingExtra, match=rf'Pillow built with {codec}: pip install "relqa_loss\[images\]"'):
+        at(operator, photo_like(), 0.5)
+
+
+def test_missing_pillow_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    assert not can_run(by_name("jpeg"))
+    assert can_run(by_name("block_dct"))
+    with pytest.raises(MissingExtra, match=r'Pillow: pip install "relqa_loss\[images\]"'):
+        at(by_name("jpeg"), photo_like(), 0.5)
+
+
+def test_codecs_of_the_bank_are_known_to_availability() -> None:
+    pytest.importorskip("PIL")
+    asked = {one.codec for one in BANK if one.codec is not None}
+    assert asked == set(_PILLOW_FEATURES)
+    assert not can_run(replace(by_name("jpeg"), codec="unheard of"))

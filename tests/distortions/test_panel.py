@@ -1,9 +1,12 @@
 """The panel: direction, zero at identity, and who sees what."""
 
+import sys
+
 import pytest
 import torch
 
 from relqa_loss.distortions.panel import PANEL, colour_difference_map, panel_scores
+from relqa_loss.images import MissingExtra
 
 pytest.importorskip("piq")
 
@@ -74,3 +77,9 @@ def test_colour_difference_is_symmetric(pictures):
 def test_small_pictures_are_one_clear_error():
     with pytest.raises(ValueError, match="at least 128x128"):
         panel_scores(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))
+
+
+def test_missing_piq_names_the_extra(pictures, monkeypatch):
+    monkeypatch.setitem(sys.modules, "piq", None)
+    with pytest.raises(MissingExtra, match=r'piq: pip install "relqa_loss\[benchmark\]"'):
+        panel_scores(pictures, pictures)

@@ -1,4 +1,10 @@
+import json
 import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,11 +142,15 @@ def test_a_resumed_fit_compares_with_the_best_so_far(tmp_path, images):
     assert second.verdicts[0].against == first.verdicts[0].tag
 
 
-def test_nothing_is_kept_on_the_graph_and_memory_is_bounded(tmp_path, images):
+def test_no_picture_goes_into_a_checkpoint_and_memory_is_bounded(tmp_path, images):
     callback = RelqaCallback(predict, PlainLoss(), max_images=4)
     trainer = trainer_for(tmp_path, [callback], 1)
     trainer.fit(Gain([1.5]), loader(images), loader(images))
-    assert len(callback._outputs) == 4 and not any(image.requires_grad for image in callback._outputs)
+    state = callback.state_dict()["selector"]
+    tensors = {name: tuple(value.shape) for name, value in state.items() if isinstance(value, torch.Tensor)}
+    assert tensors == {"distances": (4,), "parts": (4, len(AXES))}
+    assert callback._outputs == [] and len(callback._references) == 4
+    assert not any(image.requires_grad for image in callback._references)
     assert float(trainer.callback_metrics["val/relqa"]) == pytest.approx(0.25 * float(images.square().mean()), rel=1e-4)
 
 
@@ -156,6 +166,107 @@ def test_wrong_predictions_are_named(tmp_path, images):
         trainer_for(tmp_path, [callback], 1).fit(Gain([1.5]), loader(images), loader(images))
     with pytest.raises(ValueError, match="max_images"):
         RelqaCallback(predict, PlainLoss(), max_images=0)
+
+
+class Part(torch.utils.data.IterableDataset):
+    """A stream that gives each process its own pictures, some none; `rolled` moves them on at each pass."""
+
+    def __init__(self, images, rolled=False):
+        self.images, self.rolled, self.passes = images, rolled, 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(self.images.roll(self.passes * self.rolled, dims=0))
+
+
+TWO_PROCESSES = """
+import json, multiprocessing, os, sys
+from pathlib import Path
+
+folder, tests, port = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+sys.path.insert(0, tests)
+import torch
+torch.set_num_threads(1)
+from test_lightning import Gain, Part, PlainLoss, RelqaCallback, pl, predict
+
+def run(rank, case):
+    os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) + 0.1
+    mine = {"idle second": (8, 0), "other references": (8, 3), "idle first": (0, 8), "idle both": (0, 0)}[case][rank]
+    stream = Part(images[:mine], rolled=case == "other references")
+    callback = RelqaCallback(predict, PlainLoss())
+    trainer = pl.Trainer(
+        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, callbacks=[callback], logger=False,
+        default_root_dir=folder / case, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, num_sanity_val_steps=0,
+    )
+    error = ""
+    try:
+        trainer.fit(
+            Gain([1.5, 1.1]), torch.utils.data.DataLoader(images, batch_size=4),
+            torch.utils.data.DataLoader(stream, batch_size=3),
+        )
+    except ValueError as caught:
+        error = str(caught)
+    logged = trainer.callback_metrics.get("val/relqa")
+    found = {
+        "error": error,
+        "decisions": [verdict.decision for verdict in callback.verdicts],
+        "distances": [verdict.distance for verdict in callback.verdicts],
+        "logged": None if logged is None else float(logged),
+        "best": callback.best_path,
+    }
+    (folder / f"{case}-{rank}.json").write_text(json.dumps(found))
+
+context = multiprocessing.get_context("fork")
+for case in sys.argv[4:]:
+    workers = [context.Process(target=run, args=(rank, case)) for rank in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    if any(worker.is_alive() for worker in workers):
+        for worker in workers:
+            worker.kill()
+        sys.exit(f"{case}: a process was left waiting")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="two processes are started by fork")
+def test_two_processes_share_the_verdict_and_the_errors_and_none_waits(tmp_path, images):
+    cases = ["idle second", "other references", "idle first", "idle both"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    here = Path(__file__).resolve()
+    # A process that waits for the other would do so for half an hour: the script ends it, and says so.
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_PROCESSES, str(tmp_path), str(here.parent), port, *cases],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=here.parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for case in cases:
+        found[case], second = (json.loads((tmp_path / f"{case}-{rank}.json").read_text()) for rank in range(2))
+        found[case].pop("error"), second.pop("error")
+        assert found[case] == second, f"{case}: the processes disagree"
+    power = float(images.square().mean())
+    idle = found["idle second"]
+    assert idle["decisions"] == ["better", "better"] and idle["logged"] == pytest.approx(0.1**2 * power, rel=1e-4)
+    saved = torch.load(idle["best"], weights_only=True)
+    assert float(saved["state_dict"]["gain"]) == pytest.approx(1.1)
+    for rank in range(2):
+        error = json.loads((tmp_path / f"other references-{rank}.json").read_text())["error"]
+        assert "same order" in error and ("first process" in error) == (rank == 1)
+        error = json.loads((tmp_path / f"idle first-{rank}.json").read_text())["error"]
+        assert "the first process was given no validation image" in error
+        assert json.loads((tmp_path / f"idle both-{rank}.json").read_text())["error"] == ""
+    assert found["other references"]["decisions"] == ["better"] and found["idle first"]["decisions"] == []
+    both = found["idle both"]
+    assert both == {"decisions": [], "distances": [], "logged": None, "best": ""}
 
 
 def test_two_callbacks_have_keys_of_their_own():

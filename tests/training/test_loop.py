@@ -20,9 +20,9 @@ from relqa_loss.training.loop import (
     load_average,
     run,
     schedule,
-    tensors_digest,
     write_atomically,
 )
+from relqa_loss.training.provenance import tensors_digest
 from relqa_loss.training.recipe import StageConfig
 
 CONFIG = StageConfig(steps=12, warmup=3, precision="float32", workers=0, checkpoint_seconds=0.0, log_every=5)
@@ -125,7 +125,7 @@ def test_training_lowers_the_loss_and_leaves_the_average_in_the_model(tmp_path: 
     lines = log_lines(tmp_path)
     assert lines[-1]["loss"] < 0.05 * lines[0]["loss"]
     twin = nn.Linear(4, 1)
-    assert load_average(twin, tmp_path, 150) > 0
+    assert load_average(twin, tmp_path, 150, "f") > 0
     assert torch.equal(twin.weight, model.weight)
     trained = torch.load(tmp_path / CHECKPOINT, weights_only=True)["model"]["weight"]
     assert not torch.equal(trained, model.weight)
@@ -208,7 +208,7 @@ def test_seconds_count_over_resumptions(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_recipe_or_other_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Interruption):
         train(tmp_path, stop=7)
-    with pytest.raises(ValueError, match="another recipe or other data"):
+    with pytest.raises(ValueError, match="another recipe"):
         train(tmp_path, resume=True, fingerprint="g")
 
 
@@ -244,14 +244,17 @@ def test_a_checkpoint_never_holds_weights_that_are_not_finite(tmp_path: Path) ->
 
 def test_an_unfinished_or_foreign_run_has_no_average_to_give(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no finished run"):
-        load_average(nn.Linear(4, 1), tmp_path, 12)
+        load_average(nn.Linear(4, 1), tmp_path, 12, "f")
     with pytest.raises(Interruption):
         train(tmp_path, stop=7)
     with pytest.raises(ValueError, match=r"not finished \(7 of 12 steps\)"):
-        load_average(nn.Linear(4, 1), tmp_path, 12)
+        load_average(nn.Linear(4, 1), tmp_path, 12, "f")
     train(tmp_path, resume=True)
-    with pytest.raises(ValueError, match="other widths"):
-        load_average(nn.Linear(5, 1), tmp_path, 12)
+    with pytest.raises(ValueError, match="another recipe"):
+        load_average(nn.Linear(4, 1), tmp_path, 12, "g")
+    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="damaged"):
+        load_average(nn.Linear(4, 1), tmp_path, 12, "f")
 
 
 # --- files

@@ -77,7 +77,7 @@ def test_overrides_take_toml_values_and_plain_words(recipe_file: Path) -> None:
         ("predictor", "5", "recipe.predictor must be a section"),
         ("seed.steps", "5", "'seed', which is not a section"),
         ("predictor.precision", "float23", "did you mean 'float32'"),
-        ("scorer.steps", "0", "steps and batch must be >= 1"),
+        ("scorer.steps", "0", "steps must be >= 1, got 0"),
         ("scorer.crop", "100", "crop must be a multiple of 16"),
     ],
 )

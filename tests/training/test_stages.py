@@ -17,8 +17,9 @@ from relqa_loss import AXES, DistortionEngine, DistortionPredictor, RelationalSc
 from relqa_loss.distortions.bank import by_name
 from relqa_loss.images import write_image
 from relqa_loss.training.data import Photographs, batches, load_photographs, random_crops, seeded
-from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average, tensors_digest
+from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average
 from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, map_loss, train_predictor
+from relqa_loss.training.provenance import fingerprint, tensors_digest
 from relqa_loss.training.recipe import Recipe, load_recipe
 from relqa_loss.training.scorer_stage import (
     ScorerObjective,
@@ -99,11 +100,11 @@ def photographs(recipe: Recipe, folder: Path) -> Photographs:
 
 @pytest.fixture(scope="module")
 def trained(
-    recipe: Recipe, folder: Path, tmp_path_factory: pytest.TempPathFactory
+    recipe: Recipe, photographs: Photographs, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[DistortionPredictor, Photographs, Path]:
     """A predictor stage that ran without interruption."""
     out = tmp_path_factory.mktemp("predictor")
-    return *train_predictor(recipe, folder, out), out
+    return train_predictor(recipe, photographs, out), photographs, out
 
 
 # --- predictor stage
@@ -223,7 +224,7 @@ def test_predictor_stage_leaves_an_averaged_network_and_its_log(
     assert not predictor.training
     assert len(photographs.training) + len(photographs.validation) == 6
     again = DistortionPredictor(**predictor.config)
-    load_average(again, out, recipe.predictor.steps)
+    load_average(again, out, recipe.predictor.steps, fingerprint(recipe, "predictor", photographs))
     assert tensors_digest(again) == tensors_digest(predictor)
     lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
@@ -232,22 +233,22 @@ def test_predictor_stage_leaves_an_averaged_network_and_its_log(
 
 
 def test_predictor_stage_resumed_equals_one_that_was_never_interrupted(
-    recipe: Recipe, folder: Path, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
 ) -> None:
     with pytest.raises(Interruption):
-        train_predictor(recipe, folder, tmp_path, progress=interrupt_at(3))
+        train_predictor(recipe, trained[1], tmp_path, progress=interrupt_at(3))
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 2
-    resumed, _ = train_predictor(recipe, folder, tmp_path, resume=True)
+    resumed = train_predictor(recipe, trained[1], tmp_path, resume=True)
     assert tensors_digest(resumed) == tensors_digest(trained[0])
 
 
 def test_predictor_stage_refuses_another_recipe_and_an_existing_run(
-    recipe: Recipe, folder: Path, trained: tuple[DistortionPredictor, Photographs, Path]
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path]
 ) -> None:
     with pytest.raises(ValueError, match="already holds a run"):
-        train_predictor(recipe, folder, trained[2])
-    with pytest.raises(ValueError, match="another recipe or other data"):
-        train_predictor(with_predictor(recipe, learning_rate=0.5), folder, trained[2], resume=True)
+        train_predictor(recipe, trained[1], trained[2])
+    with pytest.raises(ValueError, match="another recipe"):
+        train_predictor(with_predictor(recipe, learning_rate=0.5), trained[1], trained[2], resume=True)
 
 
 # --- scorer stage
@@ -366,5 +367,5 @@ def test_scorer_stage_resumed_equals_one_that_was_never_interrupted(
     assert {"loss", "rank", "scale", "axes", "judge", "validation_order_accuracy"} <= last.keys()
 
     other = DistortionPredictor(**predictor.config)
-    with pytest.raises(ValueError, match="another recipe or other data"):
+    with pytest.raises(ValueError, match="another recipe"):
         train_scorer(recipe, photographs, other, tmp_path / "cut", resume=True)

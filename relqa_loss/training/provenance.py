@@ -1,0 +1,69 @@
+"""What a run depends on: fingerprints that a resumed run must match, and the record that weights carry."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+from typing import Any
+
+import torch
+from torch import nn
+
+from .. import __version__
+from ..distortions.bank import BANK, SEVERITY_FILE
+from .data import Photographs
+from .recipe import Recipe
+
+
+def _severity_table() -> bytes:
+    return (importlib.resources.files("relqa_loss.distortions") / SEVERITY_FILE).read_bytes()
+
+
+def tensors_digest(module: nn.Module) -> str:
+    """sha256 over a module's state, in the order of its keys."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, frozen: nn.Module | None = None) -> str:
+    """sha256 over what decides a stage's result.
+
+    Args:
+        recipe: its values for this stage; not those that only decide how a run is watched.
+        stage: ``"predictor"`` or ``"scorer"``.
+        photographs: names and contents.
+        frozen: a network the stage builds on, or None.
+    """
+    digest = hashlib.sha256(recipe.digest(stage).encode())
+    digest.update(photographs.digest.encode())
+    digest.update(_severity_table())
+    digest.update(json.dumps([(one.name, one.effects) for one in BANK], sort_keys=True).encode())
+    if frozen is not None:
+        digest.update(tensors_digest(frozen).encode())
+    return digest.hexdigest()
+
+
+def provenance_of(
+    recipe: Recipe, photographs: Photographs, *, predictor_seconds: float, scorer_seconds: float, device: torch.device
+) -> dict[str, Any]:
+    """What weights come from, as JSON can hold it."""
+    table = _severity_table()
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    return {
+        "recipe": recipe.as_dict(),
+        "recipe_sha256": recipe.digest(),
+        "data_sha256": photographs.digest,
+        "training_photographs": len(photographs.training),
+        "validation_photographs": len(photographs.validation),
+        "severity_sha256": hashlib.sha256(table).hexdigest(),
+        "panel": json.loads(table)["provenance"]["panel"],
+        "predictor_seconds": round(predictor_seconds),
+        "scorer_seconds": round(scorer_seconds),
+        "device": where,
+        "relqa_loss": __version__,
+        "torch": torch.__version__,
+    }
