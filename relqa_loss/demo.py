@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from torch import Generator, Tensor
 
 from .evaluation.psnr import psnr
 from .figures import comparison_panel
-from .images import central_crop, from_pillow, pillow, read_image
+from .images import central_crop, read_image
 from .losses import DEFAULT_WEIGHTS, RelationalLoss
 from .relation import AXES
 from .words import strongest
@@ -24,7 +23,7 @@ CROP = 192
 STEPS = 120
 MILD = (60, 0.01)
 STRONG = (12, 0.07)
-"""(JPEG quality, sigma of the noise in the right half) of the mild and the strong degradation."""
+"""(JPEG quality on the left, sigma of the noise on the right) of the mild and the strong degradation."""
 
 
 @dataclass(frozen=True)
@@ -66,23 +65,21 @@ def photograph(name: str) -> Tensor:
 
 
 def degrade(image: Tensor, quality: int, sigma: float, generator: Generator) -> Tensor:
-    """Noise in the right half, then JPEG over everything.
+    """JPEG coding in the left half, sensor noise in the right half.
 
     Args:
         image: (3, H, W) in [0, 1].
         quality: of the JPEG coding, 1 to 95.
-        sigma: standard deviation of the noise.
+        sigma: standard deviation of the noise, independent for each channel.
         generator: of the noise, on the CPU.
     """
-    side = (torch.arange(image.shape[2]) >= image.shape[2] // 2).to(image.dtype)
-    noisy = (image + sigma * side * torch.randn(image.shape, generator=generator)).clamp(0, 1)
-    picture_module = pillow()
-    picture = picture_module.fromarray((noisy * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy())
-    coded = io.BytesIO()
-    picture.save(coded, format="JPEG", quality=quality)
-    coded.seek(0)
-    with picture_module.open(coded) as opened:
-        return from_pillow(opened)
+    from .distortions import by_name
+
+    jpeg = by_name("jpeg").apply
+    assert jpeg is not None
+    coded = jpeg(image[None], torch.tensor([float(quality)]), generator)[0]
+    noisy = (image + sigma * torch.randn(image.shape, generator=generator)).clamp(0, 1)
+    return torch.where(torch.arange(image.shape[2]) < image.shape[2] // 2, coded, noisy)
 
 
 def run_demo(
@@ -148,7 +145,7 @@ def run_demo(
         (f"after {steps} steps down the loss: {gained[1]:.1f} dB", after[0]),
         ("crop of the reference", target[0]),
     ]
-    title = f"{name}: JPEG quality {STRONG[0]}, noise in the right half; distance {float(relation.distance):.3g}"
+    title = f"{name}: JPEG quality {STRONG[0]} on the left, noise on the right; distance {float(relation.distance):.3g}"
     comparison_panel(original, strong[0], relation, extra, figure, title=title)
     lap("draw the figure")
     return DemoResult(

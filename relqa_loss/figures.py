@@ -76,13 +76,20 @@ def _show(axes: Axes, pixels: Tensor, title: str) -> None:
     axes.set_anchor("N")
 
 
-def _show_map(figure: Figure, axes: Axes, photo: Tensor, signed: Tensor, axis: str) -> None:
+def _colour_limit(maps: Sequence[Tensor]) -> float:
+    """One limit for all maps of a figure: colours that can be compared, and a map of almost nothing looks it."""
+    limit = 1e-8
+    for signed in maps:
+        magnitude = signed.detach().abs().flatten().float()
+        # A strided sample is enough, and torch.quantile refuses more than 2 ** 24 values.
+        sample = magnitude[:: max(1, magnitude.numel() // 1_000_000)]
+        limit = max(limit, float(torch.quantile(sample, CLIP_QUANTILE)), float(magnitude.max()) * 0.05)
+    return limit
+
+
+def _show_map(figure: Figure, axes: Axes, photo: Tensor, signed: Tensor, axis: str, limit: float) -> None:
     """One signed map over the greyscale photograph, with a zero-centred legend; zero is transparent."""
     signed = signed.detach().to("cpu", torch.float32)
-    magnitude = signed.abs().flatten()
-    # A strided sample is enough for a colour limit, and torch.quantile refuses more than 2 ** 24 values.
-    sample = magnitude[:: max(1, magnitude.numel() // 1_000_000)]
-    limit = max(float(torch.quantile(sample, CLIP_QUANTILE)), float(magnitude.max()) * 0.05, 1e-8)
     grey = photo.mean(dim=2)
     axes.imshow(grey.numpy(), cmap="gray", vmin=-0.3, vmax=1.3, interpolation="nearest")
     opacity = (signed.abs() / limit).clamp(0, 1).sqrt() * 0.85
@@ -169,8 +176,9 @@ def relation_figure(
     panels = [figure.add_subplot(grid[k // columns, k % columns]) for k in range(2 + len(chosen))]
     _show(panels[0], original, "reference")
     _show(panels[1], picture, "image")
+    limit = _colour_limit([relation[axis][item] for axis, _, _ in chosen])
     for panel, (axis, _, _) in zip(panels[2:], chosen, strict=True):
-        _show_map(figure, panel, picture, relation[axis][item], axis)
+        _show_map(figure, panel, picture, relation[axis][item], axis, limit)
     _part_bars(figure.add_subplot(grid[:, columns]), relation, item)
     figure.suptitle(title or f"distance {float(relation.distance[item].detach()):.4g}", fontsize=11)
     return _finish(figure, path)
@@ -209,8 +217,9 @@ def comparison_panel(
     upper = [figure.add_subplot(grid[0, k]) for k in range(2 + len(chosen))]
     _show(upper[0], original, "reference")
     _show(upper[1], picture, "image")
+    limit = _colour_limit([relation[axis][0] for axis, _, _ in chosen])
     for panel, (axis, _, _) in zip(upper[2:], chosen, strict=True):
-        _show_map(figure, panel, picture, relation[axis][0], axis)
+        _show_map(figure, panel, picture, relation[axis][0], axis, limit)
     for k, (caption, pixels) in enumerate(extra):
         _show(figure.add_subplot(grid[1, k]), _photo(caption, pixels), caption)
     _part_bars(figure.add_subplot(grid[1, len(extra) :]), relation, 0)

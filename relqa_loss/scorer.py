@@ -95,7 +95,7 @@ class RelationalScorer(nn.Module):
         pair_widths: Sequence[int] = (24, 32, 64, 80),
         texture_width: int = 16,
         channels: int = 32,
-        floor_weight: float = 1.0,
+        floor_weight: float = 4.0,
     ) -> None:
         super().__init__()
         if not floor_weight > 0:

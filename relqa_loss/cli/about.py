@@ -63,7 +63,7 @@ def run_demo(args: argparse.Namespace) -> int:
 
     result = demo.run_demo(args.out, args.photograph, args.weights, steps=args.steps)
     (quality, sigma), (mild_quality, mild_sigma) = demo.STRONG, demo.MILD
-    print(f"{result.photograph}: JPEG quality {quality}, noise of sigma {sigma:g} in the right half")
+    print(f"{result.photograph}: JPEG quality {quality} on the left, noise of sigma {sigma:g} on the right")
     print(f"(a milder copy to compare with: quality {mild_quality}, sigma {mild_sigma:g})")
     print(f"distance to the original   strong {result.distance:.4f}   mild {result.mild_distance:.4f}")
     nearer = (

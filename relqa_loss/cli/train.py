@@ -176,10 +176,10 @@ def run_scorer(args: argparse.Namespace) -> int:
 
 def run_plot(args: argparse.Namespace) -> int:
     """Training curves."""
-    from ..figures import training_curves
+    from ..figures import figure_path, training_curves
     from ..training.loop import METRICS
 
     log = args.log / METRICS if args.log.is_dir() else args.log
     training_curves(log, args.out)
-    print(args.out)
+    print(figure_path(args.out))
     return 0

@@ -130,7 +130,7 @@ class ScorerConfig(StageConfig):
         default_factory=lambda: {"ladder": 0.4, "dominance": 0.2, "inclusion": 0.1, "kinds": 0.3}
     )
     channels: int = 32
-    floor_weight: float = 1.0
+    floor_weight: float = 4.0
     temperature: float = 0.1
     scale_weight: float = 0.2
     axis_weight: float = 0.2
