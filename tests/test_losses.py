@@ -314,3 +314,8 @@ def test_different_shapes_are_refused_and_both_named(loss_fn: RelationalLoss) ->
 def test_different_devices_are_refused_and_both_named(loss_fn: RelationalLoss) -> None:
     with pytest.raises(ValueError, match="pred and ref must be on one device, got cpu and meta"):
         loss_fn(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32, device="meta"))
+
+
+def test_an_axis_weight_that_is_no_number_is_named() -> None:
+    with pytest.raises(TypeError, match=r"axis_weights\['blur'\] must be a number"):
+        RelationalLoss(axis_weights={"blur": "2"})  # type: ignore[dict-item]

@@ -163,3 +163,9 @@ def test_config_builds_the_same_network() -> None:
 
 def test_shipped_networks_are_small(loss_fn: RelationalLoss) -> None:
     assert sum(parameter.numel() for parameter in loss_fn.parameters()) <= 4_000_000
+
+
+def test_half_and_mixed_inputs_are_promoted(predictor: DistortionPredictor, make_pair: PairMaker) -> None:
+    a, b = make_pair()
+    expected = predictor(a.half().float(), b)
+    assert torch.equal(predictor(a.half(), b), expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,3 +126,35 @@ def test_from_pretrained_asks_the_hub_for_the_revision(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     RelationalLoss.from_pretrained(**arguments)
     assert asked == [("me/mine", revision, FOUR_FILES)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_default_dtype_does_not_reach_the_loss(saved: Path, dtype: torch.dtype) -> None:
+    torch.set_default_dtype(dtype)
+    try:
+        loss_fn = RelationalLoss(saved)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {tensor.dtype for tensor in (*loss_fn.parameters(), *loss_fn.buffers())} == {torch.float32}
+
+
+def test_a_default_device_does_not_empty_the_loss(saved: Path) -> None:
+    with torch.device("meta"):
+        loss_fn = RelationalLoss(saved)
+    assert {tensor.device.type for tensor in (*loss_fn.parameters(), *loss_fn.buffers())} == {"cpu"}
+
+
+def test_building_a_loss_leaves_the_random_state_alone(saved: Path) -> None:
+    before = torch.get_rng_state()
+    RelationalLoss(saved)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_section_that_does_not_fit_is_one_error(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "edited"
+    shutil.copytree(saved, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["predictor"]["depth"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json does not fit DistortionPredictor: .*depth"):
+        RelationalLoss(folder)

@@ -119,3 +119,15 @@ def test_following_all_axes_is_the_default(loss_fn: RelationalLoss, make_pair: P
     pair = make_pair()
     everything = SpatiallyWeightedLoss(base, loss_fn, axes=AXES).weights(*pair)
     assert torch.equal(everything, SpatiallyWeightedLoss(base, loss_fn).weights(*pair))
+
+
+def test_one_axis_may_be_named_alone_and_none_is_refused(loss_fn: RelationalLoss) -> None:
+    base = nn.L1Loss(reduction="none")
+    assert SpatiallyWeightedLoss(base, loss_fn, axes="blur").channels == [AXES.index("blur")]
+    with pytest.raises(ValueError, match="axes must name at least one axis"):
+        SpatiallyWeightedLoss(base, loss_fn, axes=[])
+
+
+def test_bad_pictures_are_named_before_the_base_sees_them(loss_fn: RelationalLoss) -> None:
+    with pytest.raises(ValueError, match="pred and ref must have one shape"):
+        SpatiallyWeightedLoss(nn.L1Loss(reduction="none"), loss_fn)(torch.rand(1, 3, 16, 16), torch.rand(1, 3, 32, 32))
