@@ -19,6 +19,8 @@ _FIGURES = (
     ("Unanchored accuracy", ("unanchored_accuracy",)),
 )
 
+_COEFFICIENTS = ("localisation_auc", "severity_spearman", "leakage")
+
 _HEADER = """---
 library_name: relqa_loss
 license: apache-2.0
@@ -43,8 +45,8 @@ _LIMITS = """
 - The bank of distortions is finite: an artefact that is none of them is measured through the ones it resembles, and the
   full-resolution floor.
 - Without the original, a tone or geometry difference has no better side; the unanchored score stays near 0 there.
-- Severities were put on one scale by a panel of closed-form metrics. Some constants of those metrics were chosen by
-  their authors with the help of opinion scores: {panel}.
+- Severities were put on one scale by a panel of closed-form metrics ({panel}). The authors of GMSD, MDSI, VSI and HaarPSI
+  chose some constants of theirs with the help of opinion scores.
 - Distances are in units of calibrated severity, not of any opinion score.
 - Trained on sRGB photographs and screenshots of ordinary dynamic range, on crops of {crops} pixels.
 """
@@ -90,7 +92,7 @@ def model_card(
 
 
 def _figures(evaluation: Mapping[str, Any]) -> str:
-    rows = "\n".join(f"| {label} | {_percent(_look_up(evaluation, path))} |" for label, path in _FIGURES)
+    rows = "\n".join(f"| {label} | {_cell(path, _look_up(evaluation, path))} |" for label, path in _FIGURES)
     operators = evaluation["per_operator"]
     weakest = sorted(
         (entry["axis_accuracy"], name) for name, entry in operators.items() if entry["axis_accuracy"] is not None
@@ -110,6 +112,13 @@ def _look_up(values: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
     for key in path:
         found = found[key]
     return None if found is None else float(found)
+
+
+def _cell(path: tuple[str, ...], value: float | None) -> str:
+    """Shares in percent, coefficients as they are."""
+    if value is not None and path[0] in _COEFFICIENTS:
+        return f"{value:.3f}"
+    return _percent(value)
 
 
 def _percent(value: float | None) -> str:
