@@ -45,8 +45,8 @@ _LIMITS = """
 - The bank of distortions is finite: an artefact that is none of them is measured through the ones it resembles, and the
   full-resolution floor.
 - Without the original, a tone or geometry difference has no better side; the unanchored score stays near 0 there.
-- Severities were put on one scale by a panel of closed-form metrics ({panel}). The authors of GMSD, MDSI, VSI and HaarPSI
-  chose some constants of theirs with the help of opinion scores.
+- Severities were put on one scale by a panel of closed-form metrics ({panel}). The authors of GMSD, MDSI,
+  VSI and HaarPSI chose some constants of theirs with the help of opinion scores.
 - Distances are in units of calibrated severity, not of any opinion score.
 - Trained on sRGB photographs and screenshots of ordinary dynamic range, on crops of {crops} pixels.
 """
