@@ -35,7 +35,8 @@ opinion score and no metric with learned weights took part in the training itsel
 
 ```python
 from relqa_loss import RelationalLoss
-loss = RelationalLoss({weights!r})(pred, ref)  # (B, 3, H, W), RGB in [0, 1]
+
+loss = RelationalLoss("{name}")(pred, ref)  # (B, 3, H, W), RGB in [0, 1]
 ```
 """
 
@@ -67,7 +68,7 @@ def model_card(
         sources: (source, licence) of the photographs that were trained on; left out where nobody told.
     """
     recipe = provenance["recipe"]
-    lines = [_HEADER.format(name=name, weights=name)]
+    lines = [_HEADER.format(name=name)]
     if evaluation is None:
         lines.append("## Figures\n\nNone have been taken for these weights.\n")
     else:
