@@ -21,7 +21,7 @@ from .words import AXIS_WORDS, strongest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 DIVERGING = "PuOr_r"
 """Diverging map that colour-blind readers can tell apart (ColorBrewer PuOr): orange is positive, purple negative."""
@@ -87,7 +87,7 @@ def _colour_limit(maps: Sequence[Tensor]) -> float:
     return limit
 
 
-def _show_map(figure: Figure, axes: Axes, photo: Tensor, signed: Tensor, axis: str, limit: float) -> None:
+def _show_map(figure: Figure | SubFigure, axes: Axes, photo: Tensor, signed: Tensor, axis: str, limit: float) -> None:
     """One signed map over the greyscale photograph, with a zero-centred legend; zero is transparent."""
     signed = signed.detach().to("cpu", torch.float32)
     grey = photo.mean(dim=2)
@@ -102,9 +102,9 @@ def _show_map(figure: Figure, axes: Axes, photo: Tensor, signed: Tensor, axis: s
     from matplotlib.cm import ScalarMappable
 
     # Drawn from a mappable of its own: one made from the overlay would inherit its per-pixel opacity.
-    legend = figure.colorbar(
-        ScalarMappable(drawn.norm, drawn.cmap), ax=axes, orientation="horizontal", fraction=0.05, pad=0.02, aspect=28
-    )
+    # Inset, so that the map keeps the size of the photographs beside it.
+    place = axes.inset_axes((0.03, -0.07, 0.94, 0.04))
+    legend = figure.colorbar(ScalarMappable(drawn.norm, drawn.cmap), cax=place, orientation="horizontal")
     plus, minus = AXIS_WORDS[axis]
     legend.set_ticks([-limit, 0.0, limit], labels=[f"-{limit:.2g}", "0", f"+{limit:.2g}"])
     legend.ax.tick_params(labelsize=7, length=2)
@@ -213,16 +213,19 @@ def comparison_panel(
     chosen = strongest(relation, count)
     columns = max(2 + len(chosen), 1 + len(extra))
     figure = _figure(columns * PANEL_INCHES, 2 * PANEL_INCHES + 1.3)
-    grid = figure.add_gridspec(2, columns)
-    upper = [figure.add_subplot(grid[0, k]) for k in range(2 + len(chosen))]
+    # Two figures in one: the wide labels of the bars must not push the maps above them apart.
+    rows = figure.add_gridspec(2, 1, height_ratios=[1.15, 1.0])
+    top, bottom = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
+    upper = [top.add_subplot(1, columns, k + 1) for k in range(2 + len(chosen))]
     _show(upper[0], original, "reference")
     _show(upper[1], picture, "image")
     limit = _colour_limit([relation[axis][0] for axis, _, _ in chosen])
     for panel, (axis, _, _) in zip(upper[2:], chosen, strict=True):
-        _show_map(figure, panel, picture, relation[axis][0], axis, limit)
+        _show_map(top, panel, picture, relation[axis][0], axis, limit)
+    grid = bottom.add_gridspec(1, columns)
     for k, (caption, pixels) in enumerate(extra):
-        _show(figure.add_subplot(grid[1, k]), _photo(caption, pixels), caption)
-    _part_bars(figure.add_subplot(grid[1, len(extra) :]), relation, 0)
+        _show(bottom.add_subplot(grid[0, k]), _photo(caption, pixels), caption)
+    _part_bars(bottom.add_subplot(grid[0, len(extra) :]), relation, 0)
     figure.suptitle(title or f"distance {float(relation.distance[0].detach()):.4g}", fontsize=11)
     return _finish(figure, path)
 

@@ -33,6 +33,8 @@ def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
 
 
 def _axis_weight_vector(axis_weights: Mapping[str, float] | None) -> Tensor:
+    if axis_weights is not None and not isinstance(axis_weights, Mapping):
+        raise TypeError(f"axis_weights must map axis names to factors, got {type(axis_weights).__name__}")
     vector = torch.ones(len(AXES), dtype=torch.float32, device="cpu")
     for name, value in (axis_weights or {}).items():
         index = axis_index(name)
@@ -295,6 +297,8 @@ class SpatiallyWeightedLoss(nn.Module):
         _check_reduction(reduction)
         if not 0 <= strength < float("inf"):
             raise ValueError(f"strength must be finite and >= 0, got {strength}")
+        if not isinstance(base, nn.Module):
+            raise TypeError(f"base must be a module, e.g. nn.L1Loss(reduction='none'), got {base!r}")
         names = list(AXES if axes is None else [axes] if isinstance(axes, str) else axes)
         if not names:
             raise ValueError("axes must name at least one axis, got none; None follows all")

@@ -47,8 +47,8 @@ class Relation:
     """How image a compares with image b, for each pair of a batch; everything in it carries gradients.
 
     Attributes:
-        distance: (B,) how far a and b look apart: symmetric, >= 0, exactly 0 for equal images, lower is better. In
-            units of calibrated severity: about 1 for the strongest level of the bank.
+        distance: (B,) how far a and b look apart: symmetric, >= 0, exactly 0 for equal images, lower is better. It
+            grows with the engine's calibrated severity, of which it has the order of magnitude; it has no upper bound.
         parts: (B, len(AXES)) >= 0, the distance split by axis; ``parts.sum(1) + floor`` is ``distance``.
         floor: (B,) >= 0, the full-resolution term that no axis weight switches off.
         maps: (B, len(AXES), H, W) signed; positive where a shows more of the axis than b, anti-symmetric, aligned
@@ -92,9 +92,16 @@ class Relation:
         """Signed map (B, H, W) of one axis by name."""
         return self.maps[:, axis_index(axis)]
 
-    def dominant(self) -> list[str]:
-        """Name of the axis with the largest part, for each pair (waits for the device)."""
-        return [AXES[k] for k in self.parts.detach().argmax(dim=1).tolist()]
+    def strength(self) -> Tensor:
+        """Mean magnitude of each map, (B, len(AXES)) >= 0, detached: what the images differ in, whatever it costs."""
+        return self.maps.detach().abs().mean(dim=(2, 3))
+
+    def dominant(self) -> list[str | None]:
+        """Name of the axis with the strongest map, for each pair; None for equal images (waits for the device)."""
+        strength = self.strength()
+        names = [AXES[k] for k in strength.argmax(dim=1).tolist()]
+        differs = strength.any(dim=1).tolist()
+        return [name if differ else None for name, differ in zip(names, differs, strict=True)]
 
     def __repr__(self) -> str:
         return f"Relation({self.distance.shape[0]} pairs on {self.distance.device})"

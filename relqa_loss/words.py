@@ -28,6 +28,9 @@ AXIS_WORDS: dict[str, tuple[str, str]] = {
 }
 """Axis -> (meaning of a positive value, meaning of a negative value), said of image a compared with image b."""
 
+RELEVANT = 0.05
+"""Share of the strongest map's mean magnitude below which an axis is not worth a word."""
+
 MIXED_BELOW = 0.2
 """|sum of map| / sum of |map| under which an axis goes both ways inside one picture: no single word is right."""
 
@@ -55,7 +58,7 @@ def in_words(axis: str, direction: float) -> str:
 
 
 def strongest(relation: Relation, count: int, item: int = 0) -> list[tuple[str, float, float]]:
-    """The strongest axes of one pair of a batch, by their part of the distance; axes without a part are left out.
+    """The axes with the strongest maps of one pair of a batch; those below ``RELEVANT`` of the first are left out.
 
     Args:
         relation: from ``loss_fn.relate``; its maps get decoded.
@@ -63,12 +66,13 @@ def strongest(relation: Relation, count: int, item: int = 0) -> list[tuple[str, 
         item: which pair of the batch.
 
     Returns:
-        (axis, part >= 0, direction in [-1, 1]) each, strongest first.
+        (axis, its part of the distance, direction in [-1, 1]) each, strongest map first; none for equal images.
     """
-    parts = relation.parts[item].detach()
-    order = parts.argsort(descending=True)[:count].tolist()
-    chosen = [k for k in order if float(parts[k]) > 0]
+    strength = relation.strength()[item]
+    order = strength.argsort(descending=True)[:count].tolist()
+    chosen = [k for k in order if float(strength[k]) > RELEVANT * float(strength.max())]
     if not chosen:
         return []
+    parts = relation.parts[item].detach()
     directions = balance(relation.maps[item, chosen].detach().double())
     return [(AXES[k], float(parts[k]), float(d)) for k, d in zip(chosen, directions, strict=True)]

@@ -59,8 +59,17 @@ def test_an_axis_by_name_is_its_channel(relation: Relation) -> None:
         assert torch.equal(relation[name], relation.maps[:, index])
 
 
-def test_dominant_names_the_largest_part_of_each_pair(relation: Relation) -> None:
-    assert relation.dominant() == ["blur", "shift_y"]
+def test_dominant_names_the_strongest_map_whatever_it_costs_and_none_for_equal_images(relation: Relation) -> None:
+    signed = torch.zeros(3, len(AXES), 4, 5)
+    signed[0, axis_index("noise")] = -0.2
+    signed[0, axis_index("blur"), :2] = 0.3
+    signed[1, axis_index("shift_x")] = 0.1
+    parts = torch.zeros(3, len(AXES))
+    parts[1, axis_index("shift_y")] = 1.0
+    of_three = Relation(parts.sum(dim=1), parts, torch.zeros(3), Counter(signed), Counter(torch.zeros(3)))
+    assert of_three.dominant() == ["noise", "shift_x", None]
+    torch.testing.assert_close(of_three.strength()[0, axis_index("noise")], torch.tensor(0.2))
+    assert not of_three.strength().requires_grad
 
 
 def test_unknown_axis_offers_the_nearest(relation: Relation) -> None:

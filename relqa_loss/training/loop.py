@@ -189,7 +189,8 @@ def _read_checkpoint(path: Path, fingerprint: str, device: torch.device | str) -
         raise ValueError(f"{path} is damaged or not a checkpoint of this package") from error
     if state.get("fingerprint") != fingerprint:
         raise ValueError(
-            f"{path} belongs to another recipe, other photographs or another severity table; choose another folder"
+            f"{path} was made with another recipe, other photographs or another severity table: repeat the --recipe "
+            "and every --set of that run, or choose another folder"
         )
     return state
 
