@@ -166,7 +166,8 @@ def test_compare_as_json_splits_the_distance(capsys, files):
     assert code == 0 and tuple(far["parts"]) == AXES
     assert sum(far["parts"].values()) + far["floor"] == pytest.approx(far["distance"], rel=1e-4)
     strongest = far["dominant"][0]
-    assert strongest["part"] == max(far["parts"].values()) and -1 <= strongest["direction"] <= 1
+    assert strongest["part"] == far["parts"][strongest["axis"]] and -1 <= strongest["direction"] <= 1
+    assert strongest["axis"] in ("noise", "chroma_noise")
     assert same["distance"] == 0 and same["psnr"] is None and same["dominant"] == []
 
 

@@ -67,7 +67,7 @@ def test_relation_figure_shows_the_strongest_maps_with_zero_centred_legends(phot
     assert red > blue
     red, _, blue = colour_of(noise)
     assert blue > red
-    legends = [axes.get_xlabel() for axes in figure.axes]
+    legends = [legend.get_xlabel() for axes in figure.axes for legend in axes.child_axes]
     assert any("sharper" in text and "blurrier" in text for text in legends)
     assert read_image(tmp_path / "new" / "a.png").shape[0] == 3
 
