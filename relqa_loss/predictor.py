@@ -122,8 +122,8 @@ class DistortionPredictor(nn.Module):
             b: same shape and device.
 
         Returns:
-            (B, len(AXES), H, W); positive where a shows more of the axis than b. In units of calibrated severity; on
-            the shift axes a value of 1 stands for 4 pixels.
+            (B, len(AXES), H, W); positive where a shows more of the axis than b. Trained towards calibrated severity;
+            on the shift axes a value of 1 stands for 4 pixels.
 
         Raises:
             TypeError: not float tensors.

@@ -29,6 +29,13 @@ def add_commands(commands: Commands) -> None:
     scorer.add_argument(
         "--source", action="append", default=[], metavar="NAME=LICENCE", help="photographs, for the card; repeatable"
     )
+    scorer.add_argument(
+        "--note",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="what the recipe does not tell, for the card; repeatable",
+    )
     scorer.set_defaults(run=run_scorer)
     plot = command(stages, "plot", "Training curves from the metrics log of a run.")
     plot.add_argument("log", type=Path, metavar="RUN", help="OUT of a stage, or its metrics.jsonl")
@@ -156,6 +163,8 @@ def run_scorer(args: argparse.Namespace) -> int:
         ),
         device=torch.device(args.device),
     )
+    if args.note:
+        provenance["notes"] = args.note
     folder = args.out / "weights"
     evaluation = release(
         folder,

@@ -48,7 +48,7 @@ _LIMITS = """
 - Without the original, a tone or geometry difference has no better side; the unanchored score stays near 0 there.
 - Severities were put on one scale by a panel of closed-form metrics ({panel}). The authors of GMSD, MDSI,
   VSI and HaarPSI chose some constants of theirs with the help of opinion scores.
-- Distances are in units of calibrated severity, not of any opinion score.
+- Distances grow with calibrated severity but are in no unit: not of severity, and not of any opinion score.
 - Trained on sRGB photographs and screenshots of ordinary dynamic range, on crops of {crops} pixels.
 """
 
@@ -63,7 +63,7 @@ def model_card(
 
     Args:
         name: of the weights.
-        provenance: of the weights, as ``relqa train scorer`` records it.
+        provenance: of the weights, as ``relqa train scorer`` records it; ``notes`` (a list of texts) where given.
         evaluation: figures of ``relqa_loss.evaluation.engine_scores.evaluate``, or None where none were taken.
         sources: (source, licence) of the photographs that were trained on; left out where nobody told.
     """
@@ -84,6 +84,10 @@ def model_card(
         f"{_minutes(provenance['scorer_seconds'])}, on {provenance['device']} |\n"
         f"| Versions | relqa_loss {provenance['relqa_loss']}, torch {provenance['torch']} |\n"
     )
+    if notes := provenance.get("notes"):
+        lines.append("What the recipe alone does not tell:\n")
+        lines.extend(f"- {note}" for note in notes)
+        lines.append("")
     if sources:
         lines.append("Photographs and their licences:\n")
         lines.extend(f"- {source}: {licence}" for source, licence in sources)
