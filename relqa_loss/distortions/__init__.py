@@ -18,7 +18,7 @@ from .engine import DistortionEngine, Triplet
 from .recipe import Component, Recipe
 from .record import Distortion
 from .regions import REGIONS, draw_region, nested_regions
-from .tiers import Tier, across_kinds, dominance, inclusion, ladder
+from .tiers import Tier, across_kinds, consensus, dominance, inclusion, ladder
 from .visibility import visibility
 from .warp import warp
 
@@ -33,6 +33,7 @@ __all__ = [
     "Triplet",
     "across_kinds",
     "by_name",
+    "consensus",
     "distort",
     "dominance",
     "draw_region",

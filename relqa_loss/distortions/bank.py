@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib import resources
 
 from ..validation import unknown_name
-from . import compression, geometry, loss, optics, processing, resampling, sensor, tone
+from . import codecs, compression, geometry, loss, optics, processing, resampling, sensor, tone
 from .record import Distortion
 
 SEVERITY_FILE = "severity.json"
@@ -24,9 +25,9 @@ def read_levels() -> dict[str, tuple[float, ...]]:
 
 def _assemble() -> tuple[Distortion, ...]:
     levels = read_levels()
-    families = (optics, sensor, tone, compression, resampling, processing, geometry, loss)
+    families = (optics, sensor, tone, codecs, compression, resampling, processing, geometry, loss)
     operators = [distortion for family in families for distortion in family.DISTORTIONS]
-    return tuple(one.with_levels(levels[one.name]) if one.name in levels else one for one in operators)
+    return tuple(replace(one, levels=levels.get(one.name), batched=True) for one in operators)
 
 
 BANK: tuple[Distortion, ...] = _assemble()

@@ -1,24 +1,19 @@
-"""Doing what a recipe says: operators in their regions, one after another, with the map targets they leave behind."""
+"""One operator on a batch: its outcome, confined to a region."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from ..relation import AXES, PIXELS_PER_UNIT_SHIFT, SHIFT_AXES
 from ..validation import check_images, unknown_name
 from .bank import by_name
-from .recipe import Component, Recipe
+from .draws import Randomness
+from .recipe import Recipe
 from .record import Distortion
-from .regions import NESTED, REGIONS, draw_region, grown_regions
-from .warp import at_rest, follow, warp
-
-_SHIFT_X, _SHIFT_Y = (AXES.index(axis) for axis in SHIFT_AXES)
-# The region of a component must not repeat the numbers of its operator, which is seeded with the bare seed.
-_REGION_SALT = 0x9E3779B97F4A7
+from .regions import NESTED, REGIONS, draw_region
+from .warp import at_rest, warp
 
 
 def table_of(distortions: Sequence[Distortion]) -> dict[str, Distortion]:
@@ -60,13 +55,13 @@ def working_precision(images: Tensor) -> Tensor:
     return images if images.dtype == torch.float64 else images.float()
 
 
-def operate(distortion: Distortion, images: Tensor, severity: Tensor, generator: Generator) -> Tensor:
+def operate(distortion: Distortion, images: Tensor, severity: Tensor, generator: Randomness) -> Tensor:
     """What the operator does to the whole picture, before any region.
 
     Args:
         distortion: the operator.
         images: (B, 3, H, W) in [0, 1].
-        severity: (B,) in [0, 1].
+        severity: (B,) in [0, 1], on the CPU.
         generator: source of the operator's randomness, on the device of ``images``.
 
     Returns:
@@ -77,7 +72,6 @@ def operate(distortion: Distortion, images: Tensor, severity: Tensor, generator:
         ValueError: the operator returned another shape.
     """
     parameter = distortion.parameter(severity)
-    idle = (severity == 0).view(-1, 1, 1, 1)
     if distortion.flow is not None:
         result = distortion.flow(images, parameter, generator)
         untouched, channels = result.new_zeros(()), 2
@@ -88,7 +82,11 @@ def operate(distortion: Distortion, images: Tensor, severity: Tensor, generator:
     wanted = (images.shape[0], channels, *images.shape[-2:])
     if result.shape != wanted:
         raise ValueError(f"distortion {distortion.name!r} returned shape {tuple(result.shape)}, wanted {wanted}")
-    return torch.where(idle, untouched, result.to(images.dtype))
+    result = result.to(images.dtype)
+    idle = severity == 0
+    if not idle.any():
+        return result
+    return torch.where(idle.view(-1, 1, 1, 1).to(images.device, non_blocking=True), untouched, result)
 
 
 def place(
@@ -113,106 +111,13 @@ def place(
         return torch.where(at_rest(displacement), images, moved), displacement
     if region is None:
         return outcome, None
-    return torch.where(region == 0, images, torch.lerp(images, outcome, region)), None
+    # Where the region is 0 this adds 0 times the difference: bitwise the input.
+    return torch.lerp(images, outcome, region), None
 
 
 def seeded(seed: int, device: torch.device) -> Generator:
     """A generator on ``device`` that starts from ``seed``."""
     return Generator(device=device).manual_seed(seed)
-
-
-def region_of(component: Component, image: Tensor) -> Tensor | None:
-    """Region (1, 1, H, W) of a component on the reference ``image`` (1, 3, H, W); None for the whole picture."""
-    if component.region == "whole":
-        return None
-    generator = seeded(component.seed ^ _REGION_SALT, image.device)
-    if component.region == NESTED:
-        extent = torch.tensor([[component.extent]], device=image.device, dtype=image.dtype)
-        return grown_regions(image, extent, generator)
-    return draw_region(component.region, image, generator)
-
-
-@dataclass(frozen=True)
-class Targets:
-    """What one picture's recipe leaves behind; the maps are written in place by :func:`compose`.
-
-    Attributes:
-        maps: (1, len(AXES), H, W) signed, starts at 0.
-        traceless: (1, 1, H, W), above 0 where an operator without trace acts, starts at 0.
-    """
-
-    maps: Tensor
-    traceless: Tensor
-
-
-Outcomes = dict[tuple[Recipe, str, float, int], Tensor]
-"""Results of :func:`operate` by what acted before, operator, severity and seed: shared by the pictures of one tier."""
-
-
-def compose(
-    image: Tensor,
-    recipe: Recipe,
-    table: Mapping[str, Distortion],
-    *,
-    targets: Targets | None = None,
-    outcomes: Outcomes | None = None,
-) -> Tensor:
-    """Distort one picture as its recipe says.
-
-    Args:
-        image: (1, 3, H, W) in [0, 1], float32 or float64: the reference. Regions are drawn on it, not on what earlier
-            components have made of it.
-        recipe: the components, in order.
-        table: operators by name.
-        targets: zeros, to be filled with the map targets; None to do without. What was there before a displacement
-            moves along with it.
-        outcomes: results to reuse and to add to, of the same ``image``.
-
-    Returns:
-        (1, 3, H, W) in [0, 1].
-    """
-    current = image
-    for index, component in enumerate(recipe):
-        distortion = table[component.name]
-        region = region_of(component, image)
-        key = (recipe[:index], component.name, component.severity, component.seed)
-        outcome = None if outcomes is None else outcomes.get(key)
-        if outcome is None:
-            severity = torch.full((1,), component.severity, device=image.device, dtype=image.dtype)
-            outcome = operate(distortion, current, severity, seeded(component.seed, image.device))
-            if outcomes is not None:
-                outcomes[key] = outcome
-        current, displacement = place(distortion, current, outcome, region)
-        if targets is not None:
-            _add_targets(targets, distortion, component.severity, region, displacement, first=index == 0)
-    return current
-
-
-def _add_targets(
-    targets: Targets,
-    distortion: Distortion,
-    severity: float,
-    region: Tensor | None,
-    displacement: Tensor | None,
-    *,
-    first: bool,
-) -> None:
-    """Add what one component does to the maps: region x severity x effect, or the displacement for shift axes."""
-    maps, traceless = targets.maps, targets.traceless
-    if displacement is not None:
-        if not first:
-            before = maps[:, [_SHIFT_X, _SHIFT_Y]] * PIXELS_PER_UNIT_SHIFT
-            maps.copy_(warp(maps, displacement, mode="bilinear", padding="reflection"))
-            traceless.copy_(warp(traceless, displacement, mode="bilinear", padding="reflection"))
-            total = follow(before, displacement)
-        else:
-            total = displacement
-        maps[:, [_SHIFT_X, _SHIFT_Y]] = total / PIXELS_PER_UNIT_SHIFT
-    for axis, effect in distortion.effects.items():
-        if displacement is None or axis not in SHIFT_AXES:
-            maps[:, AXES.index(axis)] += severity * effect if region is None else region[:, 0] * (severity * effect)
-    if not distortion.trace and severity > 0:
-        traceless += 1.0 if region is None else region
 
 
 def check_recipes(images: Tensor, recipes: Sequence[Recipe], table: Mapping[str, Distortion]) -> None:
@@ -259,7 +164,7 @@ def distort(
         generator = seeded(0, images.device)
     check_generator(generator, images)
     work = working_precision(images)
-    strength = torch.as_tensor(severity, dtype=work.dtype, device=work.device)
+    strength = torch.as_tensor(severity, dtype=work.dtype, device="cpu")
     if strength.ndim > 1 or (strength.ndim == 1 and strength.shape[0] != images.shape[0]):
         raise ValueError(f"severity must be a number or have shape ({images.shape[0]},), got {tuple(strength.shape)}")
     if not bool(((strength >= 0) & (strength <= 1)).all()):

@@ -2,16 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 T = TypeVar("T")
 
 SEED_LIMIT = 2**53
 """Seeds stay below this, so that a JSON reader that stores numbers as doubles keeps them exact."""
+
+
+class Streams:
+    """One generator an image, for operators that are called with several images at once.
+
+    Each image's numbers come from its own generator, so they do not depend on what else is in the call.
+
+    Args:
+        seeds: one an image.
+        device: where the numbers are drawn.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self.device = device
+        self.generators = tuple(Generator(device=device).manual_seed(seed) for seed in seeds)
+
+
+Randomness = Generator | Streams
+"""What operators and regions draw from."""
+
+
+def uniform(shape: tuple[int, ...], randomness: Randomness, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Uniform draws in [0, 1) of ``shape``, whose first entry is the number of images."""
+    return _draw(torch.rand, shape, randomness, dtype)
+
+
+def normal(shape: tuple[int, ...], randomness: Randomness, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal draws of ``shape``, whose first entry is the number of images."""
+    return _draw(torch.randn, shape, randomness, dtype)
+
+
+def _draw(
+    function: Callable[..., Tensor], shape: tuple[int, ...], randomness: Randomness, dtype: torch.dtype
+) -> Tensor:
+    if isinstance(randomness, Generator):
+        return function(shape, generator=randomness, device=randomness.device, dtype=dtype)
+    if shape[0] != len(randomness.generators):
+        raise ValueError(f"shape must start with the number of images, {len(randomness.generators)}, got {shape}")
+    return torch.cat(
+        [
+            function((1, *shape[1:]), generator=generator, device=randomness.device, dtype=dtype)
+            for generator in randomness.generators
+        ]
+    )
 
 
 class Draws:

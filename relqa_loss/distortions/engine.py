@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from ..relation import AXES, TONE_AXES
-from ..validation import check_images
-from .availability import can_run
+from ..images import MissingExtra
+from ..relation import TONE_AXES
+from ..validation import check_images, unknown_name
+from . import availability
 from .bank import BANK
-from .compose import (
-    Targets,
-    check_generator,
-    check_recipes,
-    check_severity,
-    compose,
-    resolve,
-    table_of,
-    working_precision,
-)
+from .compose import check_generator, check_recipes, check_severity, resolve, table_of, working_precision
 from .draws import Draws, check_probabilities, draws_for_batch
 from .recipe import Component, Recipe
 from .record import Distortion
 from .regions import REGIONS
-from .tier_plans import DEFAULT_KINDS, KINDS, Plan, noise_like, plan_tier, possible_kinds
+from .render import Renderer
+from .targets import counterfactuals, target_maps, target_weight
+from .threads import spread
+from .tier_plans import DEFAULT_KINDS, KINDS, Plan, noise_like, plan_consensus, plan_tier, possible_kinds
 from .tiers import Tier, build_tier
-from .visibility import visibility
 
 DEFAULT_REGIONS: dict[str, float] = {"whole": 0.35, "soft": 0.3, "image": 0.15, "gradient": 0.1, "shape": 0.1}
 """Probability of each kind of region."""
@@ -49,8 +43,9 @@ class Triplet:
         maps: (B, len(AXES), H, W) signed targets of "distorted compared with reference", float32 (float64 for float64
             images): the sum over components of region x severity x effect; on ``shift_x`` and ``shift_y`` the true
             displacement in pixels / PIXELS_PER_UNIT_SHIFT.
-        weight: (B, H, W) in [0, 1], how much each target counts: the local visibility of the change; 0 where nothing
-            changed, and 0 where an operator acts that leaves no trace.
+        weight: (B, H, W) in [0, 1], how much the targets count: how visible the least seen of the components acting
+            there is. 0 where nothing changed, where an operator changed nothing or a later one covered its work, and
+            where one acts that leaves no trace (:func:`relqa_loss.distortions.targets.target_weight`).
         recipe: what was done to each image, enough to do it again (``DistortionEngine.render``).
     """
 
@@ -60,23 +55,38 @@ class Triplet:
     weight: Tensor
     recipe: tuple[Recipe, ...]
 
+    def to(self, device: str | torch.device, *, non_blocking: bool = False) -> Triplet:
+        """The same on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Triplet:
+        """The same in page-locked memory: what a ``DataLoader`` with ``pin_memory=True`` calls."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Triplet:
+        return Triplet(
+            change(self.reference), change(self.distorted), change(self.maps), change(self.weight), self.recipe
+        )
+
 
 class DistortionEngine:
     """Makes training and test material from pristine pictures; never mutated, holds no random state.
 
     All randomness comes from the passed generator: it seeds one stream for each image, so the same seed gives the same
-    bytes (on one kind of device), and what is done to an image does not depend on the others. Each operator is called
-    on one image at a time.
+    bytes (on one kind of device), and what is done to an image does not depend on the others: on the CPU bit for bit,
+    on an accelerator, where images that meet the same operator share a call, up to rounding.
 
     Args:
-        distortions: operators, or names of operators of the bank, in any mixture; None for every operator of the bank
-            that can run here (codecs need Pillow).
+        distortions: operators, or names of operators of the bank, in any mixture; None for the whole bank.
         severity: range from which severities of triplets are drawn, evenly.
         regions: probability of each kind of ``REGIONS`` (need not sum to 1); None for ``DEFAULT_REGIONS``.
         components: probability of 1, 2 or 3 operators on one picture, each in its own region; None for
             ``DEFAULT_COMPONENTS``.
+        missing_codecs: ``"raise"`` if an operator needs a codec that is missing here (then the same seed would give
+            other data than elsewhere), ``"skip"`` to do without such operators.
 
     Raises:
+        MissingExtra: a codec is missing.
         ValueError: unknown names, no operators, two of one name, a severity range outside [0, 1], bad probabilities.
     """
 
@@ -87,11 +97,12 @@ class DistortionEngine:
         severity: tuple[float, float] = (0.1, 1.0),
         regions: Mapping[str, float] | None = None,
         components: Mapping[int, float] | None = None,
+        missing_codecs: str = "raise",
     ) -> None:
         if isinstance(distortions, str):
             raise TypeError(f"distortions must be a sequence of names or operators, got the string {distortions!r}")
-        chosen = [one for one in BANK if can_run(one)] if distortions is None else [resolve(one) for one in distortions]
-        self._table = table_of(chosen)
+        chosen = list(BANK) if distortions is None else [resolve(one) for one in distortions]
+        self._table = table_of(_that_can_run(chosen, missing_codecs))
         low, high = (check_severity("severity", value) for value in severity)
         if low > high:
             raise ValueError(f"severity must be a range (low, high), got {severity}")
@@ -111,6 +122,19 @@ class DistortionEngine:
         """The operators."""
         return tuple(self._table.values())
 
+    def extended(self, *distortions: Distortion | str) -> DistortionEngine:
+        """This engine with further operators, one's own or of the bank; this one stays as it is.
+
+        Raises:
+            ValueError: an unknown name, or one that is taken.
+        """
+        return DistortionEngine(
+            [*self._table.values(), *distortions],
+            severity=self._severity,
+            regions=self._regions,
+            components=self._components,
+        )
+
     def __repr__(self) -> str:
         return f"DistortionEngine({len(self._table)} distortions, severity={self._severity})"
 
@@ -123,7 +147,7 @@ class DistortionEngine:
         """
         check_images("images", images)
         check_generator(generator, images)
-        return self.render(images, [self._plan(draws) for draws in draws_for_batch(images.shape[0], generator)])
+        return self.render(images, [self.plan(draws) for draws in draws_for_batch(images.shape[0], generator)])
 
     def render(self, images: Tensor, recipes: Sequence[Recipe]) -> Triplet:
         """Distort each image as its recipe says: with the recipe of a triplet, that triplet again, bit for bit.
@@ -137,17 +161,15 @@ class DistortionEngine:
         """
         check_images("images", images)
         check_recipes(images, recipes, self._table)
+        done = tuple(tuple(recipe) for recipe in recipes)
         work = working_precision(images)
-        batch, _, height, width = work.shape
-        maps = work.new_zeros(batch, len(AXES), height, width)
-        traceless = work.new_zeros(batch, 1, height, width)
-        pictures = [
-            compose(work[i : i + 1], recipe, self._table, targets=Targets(maps[i : i + 1], traceless[i : i + 1]))
-            for i, recipe in enumerate(recipes)
-        ]
-        distorted = torch.cat(pictures)
-        weight = torch.where(traceless[:, 0] > 0, 0.0, visibility(work, distorted))
-        return Triplet(images, distorted.to(images.dtype), maps, weight, tuple(tuple(recipe) for recipe in recipes))
+
+        def render(indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+            return _truth(work[indices[0] : indices[-1] + 1], [done[i] for i in indices], self._table)
+
+        parts = spread(render, range(len(done)), work.device)
+        distorted, maps, weight = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return Triplet(images, distorted.to(images.dtype), maps, weight, done)
 
     def tier(
         self, images: Tensor, size: int = 5, *, generator: Generator, kinds: Mapping[str, float] | None = None
@@ -178,10 +200,19 @@ class DistortionEngine:
                     )
         plans: list[Plan] = []
         for draws in draws_for_batch(images.shape[0], generator):
-            plans.append(plan_tier(draws.pick(wanted), draws, self._table, self._regions, size))
+            kind = draws.pick(wanted)
+            if kind == "consensus":
+                plans.append(plan_consensus([self.plan(draws) for _ in range(size)]))
+            else:
+                plans.append(plan_tier(kind, draws, self._table, self._regions, size))
         return build_tier(images, plans, self._table)
 
-    def _plan(self, draws: Draws) -> Recipe:
+    def plan(self, draws: Draws) -> Recipe:
+        """A random recipe of this engine: what calling it does to one image.
+
+        Args:
+            draws: the image's own stream of choices.
+        """
         chosen: list[Distortion] = []
         count = min(draws.pick(self._components), len(self._table))
         names = list(self._table)
@@ -197,6 +228,27 @@ class DistortionEngine:
             Component(one.name, draws.uniform(*self._severity), draws.pick(self._regions), draws.new_seed())
             for one in chosen
         )
+
+
+def _truth(images: Tensor, recipes: Sequence[Recipe], table: Mapping[str, Distortion]) -> tuple[Tensor, Tensor, Tensor]:
+    """Pictures (B, 3, H, W), target maps (B, len(AXES), H, W) and weight (B, H, W) of one recipe an image."""
+    renderer = Renderer(images, table)
+    jobs = list(enumerate(recipes))
+    several = [(i, recipe) for i, recipe in jobs if len(recipe) > 1]
+    # All at once, so that on an accelerator they share calls.
+    renderer.render([*jobs, *((i, other) for i, recipe in several for other in counterfactuals(recipe))])
+    pictures = torch.cat(renderer.render(jobs))
+    return pictures, target_maps(renderer, recipes), target_weight(renderer, recipes)
+
+
+def _that_can_run(distortions: list[Distortion], missing_codecs: str) -> list[Distortion]:
+    if missing_codecs not in availability.CODEC_POLICIES:
+        raise ValueError(unknown_name("missing_codecs", missing_codecs, availability.CODEC_POLICIES))
+    missing = availability.missing_codecs(distortions)
+    if missing and missing_codecs == "raise":
+        needs = ", ".join(f"{name} ({codec})" for name, codec in missing.items())
+        raise MissingExtra(f"Pillow with the codecs of {needs}; missing_codecs='skip' does without", "images")
+    return [one for one in distortions if one.name not in missing]
 
 
 def _cancels(one: Distortion, other: Distortion) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..relation import AXES, SHIFT_AXES, TONE_AXES
 from ..validation import unknown_name
+from .draws import Randomness
 
 KNOTS = 11
 """A severity table holds the native parameter at severity 0, 0.1, ..., 1."""
@@ -17,11 +18,17 @@ KNOTS = 11
 RIGHT = 0.5
 """An axis is a right answer if the operator's effect on it is at least this share of its largest."""
 
-PixelOperator = Callable[[Tensor, Tensor, Generator], Tensor]
-"""(images (B, 3, H, W) in [0, 1], parameter (B,) in native units, generator) -> images of the same shape, in [0, 1]."""
+PixelOperator = Callable[[Tensor, Tensor, Randomness], Tensor]
+"""(images (B, 3, H, W) in [0, 1], parameter (B,) in native units, generator) -> images of the same shape, in [0, 1].
 
-FlowOperator = Callable[[Tensor, Tensor, Generator], Tensor]
+The parameter is on the CPU whatever the device of the images, so that reading its numbers never waits for a device.
+"""
+
+FlowOperator = Callable[[Tensor, Tensor, Randomness], Tensor]
 """Same arguments -> displacement (B, 2, H, W) in pixels, (x, y): content at p moves to p + displacement."""
+
+Profile = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
+"""(before, after), both (B, 3, H, W) -> axis -> (B, H, W) in [-1, 1]: the operator's own pattern over the picture."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,10 @@ class Distortion:
         smooths: removes noise that is already there, so nothing noisy may precede it in a dominance tier.
         trace: False where the pair bears no sign of which image is damaged (a copied patch): map targets get zero
             weight.
+        profile: for operators that do not act evenly, or whose sign differs from place to place (a turn of the hues):
+            the pattern by which their targets are multiplied on the axes it names; None for an even effect.
+        batched: draws only through ``filters.uniform`` and ``filters.normal``, so that images may share a call on an
+            accelerator; others are called with one image at a time and a plain ``torch.Generator``.
     """
 
     name: str
@@ -62,10 +73,14 @@ class Distortion:
     inclusion: bool = True
     smooths: bool = False
     trace: bool = True
+    profile: Profile | None = None
+    batched: bool = False
 
     def __post_init__(self) -> None:
         if (self.apply is None) == (self.flow is None):
             raise ValueError(f"distortion {self.name!r} needs exactly one of apply and flow")
+        if self.profile is not None and self.apply is None:
+            raise ValueError(f"distortion {self.name!r} has a profile: only pixel operators may")
         for axis in self.effects:
             if axis not in AXES:
                 raise ValueError(unknown_name("axis", axis, AXES))

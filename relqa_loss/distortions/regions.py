@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..validation import unknown_name
+from . import draws
+from .draws import Randomness
 
 # Smooth fields are built on a grid this many times coarser than the picture and then enlarged.
 _REDUCTION = 4
@@ -18,11 +20,11 @@ _REDUCTION = 4
 _LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 
-def _uniform(images: Tensor, generator: Generator, low: float, high: float) -> Tensor:
+def _uniform(images: Tensor, generator: Randomness, low: float, high: float) -> Tensor:
     """One number in [low, high) for each image: (B, 1, 1, 1)."""
     # In the dtype of the images, unlike filters.uniform: float64 regions have draws of their own, which are part of the
     # seeded behaviour of the engine.
-    draw = torch.rand(images.shape[0], 1, 1, 1, generator=generator, device=images.device, dtype=images.dtype)
+    draw = draws.uniform((images.shape[0], 1, 1, 1), generator, images.dtype)
     return low + (high - low) * draw
 
 
@@ -31,7 +33,7 @@ def _low_size(images: Tensor) -> tuple[int, int]:
     return max(8, height // _REDUCTION), max(8, width // _REDUCTION)
 
 
-def _smooth_field(images: Tensor, generator: Generator) -> Tensor:
+def _smooth_field(images: Tensor, generator: Randomness) -> Tensor:
     """Random field (B, 1, h, w) at reduced size: two octaves of Gaussian noise on coarse grids."""
     height, width = images.shape[-2:]
     size = _low_size(images)
@@ -40,9 +42,7 @@ def _smooth_field(images: Tensor, generator: Generator) -> Tensor:
     for cells, amplitude in ((3, 1 - share), (7, share)):
         rows = min(24, math.ceil(cells * height / min(height, width)))
         columns = min(24, math.ceil(cells * width / min(height, width)))
-        noise = torch.randn(
-            images.shape[0], 1, rows, columns, generator=generator, device=images.device, dtype=images.dtype
-        )
+        noise = draws.normal((images.shape[0], 1, rows, columns), generator, images.dtype)
         field = field + amplitude * F.interpolate(noise, size=size, mode="bicubic", align_corners=True)
     return field
 
@@ -68,11 +68,11 @@ def _above(field: Tensor, images: Tensor, coverage: Tensor, softness: Tensor) ->
     return ((large - threshold) / softness + 0.5).clamp(0, 1)
 
 
-def _whole(images: Tensor, generator: Generator) -> Tensor:
+def _whole(images: Tensor, generator: Randomness) -> Tensor:
     return torch.ones_like(images[:, :1])
 
 
-def _soft(images: Tensor, generator: Generator) -> Tensor:
+def _soft(images: Tensor, generator: Randomness) -> Tensor:
     field = _smooth_field(images, generator)
     coverage = _uniform(images, generator, 0.15, 0.7).flatten(1)
     return _above(field, images, coverage, _uniform(images, generator, 0.1, 0.8))
@@ -86,7 +86,7 @@ def _axes(images: Tensor) -> tuple[Tensor, Tensor]:
     return xs.view(1, 1, 1, -1), ys.view(1, 1, -1, 1)
 
 
-def _gradient(images: Tensor, generator: Generator) -> Tensor:
+def _gradient(images: Tensor, generator: Randomness) -> Tensor:
     height, width = images.shape[-2:]
     xs, ys = _axes(images)
     angle = _uniform(images, generator, 0.0, 2 * math.pi)
@@ -103,7 +103,7 @@ def _gradient(images: Tensor, generator: Generator) -> Tensor:
     return (torch.where(is_linear, linear, radial) / length + 0.5).clamp(0, 1)
 
 
-def _image_driven(images: Tensor, generator: Generator) -> Tensor:
+def _image_driven(images: Tensor, generator: Randomness) -> Tensor:
     weights = torch.tensor(_LUMINANCE, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
     luma = (images * weights).sum(dim=1, keepdim=True)
     size = _low_size(images)
@@ -120,7 +120,7 @@ def _image_driven(images: Tensor, generator: Generator) -> Tensor:
     return _above(field, images, coverage, _uniform(images, generator, 0.3, 1.2))
 
 
-def _shape(images: Tensor, generator: Generator) -> Tensor:
+def _shape(images: Tensor, generator: Randomness) -> Tensor:
     height, width = images.shape[-2:]
     side = min(height, width)
     xs, ys = _axes(images)
@@ -138,7 +138,7 @@ def _shape(images: Tensor, generator: Generator) -> Tensor:
     return (0.5 - torch.where(is_rectangle, rectangle, ellipse) / edge).clamp(0, 1)
 
 
-_DRAW: dict[str, Callable[[Tensor, Generator], Tensor]] = {
+_DRAW: dict[str, Callable[[Tensor, Randomness], Tensor]] = {
     "whole": _whole,
     "soft": _soft,
     "gradient": _gradient,
@@ -154,7 +154,7 @@ NESTED = "nested"
 """Region kind of inclusion tiers, which also needs an extent: see :func:`grown_regions`."""
 
 
-def draw_region(kind: str, images: Tensor, generator: Generator) -> Tensor:
+def draw_region(kind: str, images: Tensor, generator: Randomness) -> Tensor:
     """Random region of one kind for each image.
 
     Args:
@@ -173,7 +173,7 @@ def draw_region(kind: str, images: Tensor, generator: Generator) -> Tensor:
     return _DRAW[kind](images, generator)
 
 
-def grown_regions(images: Tensor, extents: Tensor, generator: Generator) -> Tensor:
+def grown_regions(images: Tensor, extents: Tensor, generator: Randomness) -> Tensor:
     """Regions cut from one random smooth field at several extents, so that each holds all smaller ones.
 
     Args:
@@ -185,10 +185,10 @@ def grown_regions(images: Tensor, extents: Tensor, generator: Generator) -> Tens
         (B, K, H, W) in [0, 1]: a larger extent is nowhere smaller.
     """
     field = _smooth_field(images, generator)
-    return _above(field, images, extents.to(images), _uniform(images, generator, 0.1, 0.8))
+    return _above(field, images, extents.to(images, non_blocking=True), _uniform(images, generator, 0.1, 0.8))
 
 
-def nested_regions(images: Tensor, count: int, generator: Generator) -> Tensor:
+def nested_regions(images: Tensor, count: int, generator: Randomness) -> Tensor:
     """A stack of growing, nested regions (B, count, 1, H, W) in [0, 1], from a sixth of the picture to most of it.
 
     Args:

@@ -114,11 +114,6 @@ class StepDataset(Dataset[Batch], Generic[Batch]):
         return self.make(step)
 
 
-def _one_thread(_worker: int) -> None:
-    # Data workers run beside the training process: more threads would only take its cores away.
-    torch.set_num_threads(1)
-
-
 def batches(make: Callable[[int], Batch], start: int, steps: int, workers: int) -> Iterator[Batch]:
     """Batches of steps ``start`` ... ``steps - 1``, in order."""
     loader: DataLoader[Any] = DataLoader(
@@ -126,7 +121,6 @@ def batches(make: Callable[[int], Batch], start: int, steps: int, workers: int) 
         batch_size=None,
         sampler=range(start, steps),
         num_workers=workers,
-        worker_init_fn=_one_thread,
         prefetch_factor=4 if workers else None,
     )
     return iter(loader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distortions import DistortionEngine, Triplet, visibility
+from ..distortions import Distortion, DistortionEngine, Triplet, visibility
 from ..predictor import DistortionPredictor
 from ..relation import AXES
 from .data import Photographs, random_crops, seeded
@@ -97,11 +98,16 @@ def map_loss(maps: Tensor, target: Tensor, weight: Tensor, type_weight: float) -
 
 @torch.no_grad()
 def quick_axis_accuracy(
-    predictor: DistortionPredictor, photographs: list[Tensor], crop: int, seed: int, device: torch.device
+    predictor: DistortionPredictor,
+    distortions: Sequence[Distortion],
+    photographs: list[Tensor],
+    crop: int,
+    seed: int,
+    device: torch.device,
 ) -> float:
     """Share of operators' pictures whose strongest mean |map| is on an accepted axis, on a few validation crops."""
     right = count = 0
-    for index, distortion in enumerate(one for one in DistortionEngine().distortions if one.trace):
+    for index, distortion in enumerate(one for one in distortions if one.trace):
         generator = seeded(seed, 2, index)
         engine = DistortionEngine([distortion], components=SINGLE, severity=VALIDATION_SEVERITY)
         crops = random_crops(photographs, VALIDATION_CROPS, crop, 1.0, generator)
@@ -142,6 +148,7 @@ def train_predictor(
     device = torch.device(device)
     torch.manual_seed(recipe.seed)
     components = {1: 1 - config.two_operators, 2: config.two_operators}
+    engine = DistortionEngine(components=components, missing_codecs=recipe.data.missing_codecs)
     predictor = (
         DistortionPredictor(config.widths, config.pair_widths, config.texture_widths)
         .to(device)
@@ -155,14 +162,16 @@ def train_predictor(
 
     def validate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, DistortionPredictor)
-        accuracy = quick_axis_accuracy(model, photographs.validation, config.crop, recipe.seed, device)
+        accuracy = quick_axis_accuracy(
+            model, engine.distortions, photographs.validation, config.crop, recipe.seed, device
+        )
         return {"validation_axis_accuracy": accuracy}
 
     run(
         "predictor",
         predictor,
         config,
-        _MakePairs(photographs.training, recipe, DistortionEngine(components=components)),
+        _MakePairs(photographs.training, recipe, engine),
         loss_of,
         validate,
         Path(out),

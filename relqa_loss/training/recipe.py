@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..distortions.availability import CODEC_POLICIES
 from ..validation import unknown_name
 
 PRECISIONS = ("float32", "bfloat16")
@@ -27,16 +28,20 @@ class DataConfig:
         validation_share: part of the photographs set aside, chosen by a hash of the file name, so that it does not
             depend on what else is in the folder.
         smallest_scale: crops are taken from photographs reduced by a random factor between this and 1.
+        missing_codecs: ``"skip"`` to do without operators whose codec is missing here, ``"raise"`` to refuse.
     """
 
     validation_share: float = 0.08
     smallest_scale: float = 0.6
+    missing_codecs: str = "raise"
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation_share < 1:
             raise ValueError(f"validation_share must be in [0, 1), got {self.validation_share}")
         if not 0 < self.smallest_scale <= 1:
             raise ValueError(f"smallest_scale must be in (0, 1], got {self.smallest_scale}")
+        if self.missing_codecs not in CODEC_POLICIES:
+            raise ValueError(unknown_name("missing_codecs", self.missing_codecs, CODEC_POLICIES))
 
 
 @dataclass(frozen=True)

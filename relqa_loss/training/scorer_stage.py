@@ -231,8 +231,9 @@ def train_scorer(
         config.floor_weight,
     ).to(device)
     objective = ScorerObjective(predictor, scorer, config)
-    make_tiers = _MakeTiers(photographs.training, recipe, DistortionEngine())
-    validation = _MakeTiers(photographs.validation, recipe, DistortionEngine())
+    engine = DistortionEngine(missing_codecs=recipe.data.missing_codecs)
+    make_tiers = _MakeTiers(photographs.training, recipe, engine)
+    validation = _MakeTiers(photographs.validation, recipe, engine)
     start_at_scale(objective, TierBatch(*(tensor.to(device) for tensor in make_tiers(0))))
 
     def loss_of(batch: TierBatch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -21,7 +21,8 @@ from relqa_loss.distortions import (
     dominance,
     ladder,
 )
-from relqa_loss.distortions.compose import region_of
+from relqa_loss.distortions.draws import Streams, uniform
+from relqa_loss.distortions.render import Renderer
 from relqa_loss.relation import AXES, PIXELS_PER_UNIT_SHIFT, axis_index
 
 
@@ -48,6 +49,14 @@ GRAIN = Distortion("grain", "sensor", {"noise": 1.0}, (0.01, 0.2), _grain)
 SLIDE = Distortion("slide", "geometry", {"shift_x": 1.0}, (0.0, 8.0), flow=_slide)
 SECRET = replace(GRAIN, name="secret", effects={"occlusion": 1.0}, trace=False)
 OWN = (DIM, GRAIN, SLIDE, SECRET)
+
+
+def region_of(part: Component, image: Tensor) -> Tensor:
+    renderer = Renderer(image, {part.name: GRAIN})
+    renderer.render([(0, (part,))])
+    region = renderer.region(0, part)
+    assert region is not None
+    return region
 
 
 def same(one: Triplet, other: Triplet) -> bool:
@@ -115,7 +124,6 @@ def test_targets_are_region_times_severity_times_effect(photos: Tensor) -> None:
     parts = (Component("dim", 0.5, "soft", 3), Component("grain", 0.8, "shape", 4))
     maps = engine.render(photos[:1], [parts]).maps[0]
     dim, grain = (region_of(part, photos[:1]) for part in parts)
-    assert dim is not None and grain is not None
     torch.testing.assert_close(maps[axis_index("brightness")], -0.5 * dim[0, 0])
     torch.testing.assert_close(maps[axis_index("contrast")], -0.25 * dim[0, 0])
     torch.testing.assert_close(maps[axis_index("noise")], 0.8 * grain[0, 0])
@@ -128,7 +136,6 @@ def test_pixels_outside_the_region_are_bitwise_the_reference(photos: Tensor) -> 
     for name in engine.names:
         part = Component(name, 1.0, "shape", 11)
         region = region_of(part, photos[:1])
-        assert region is not None
         triplet = engine.render(photos[:1], [(part,)])
         outside = (region == 0).expand(-1, 3, -1, -1)
         assert torch.equal(triplet.distorted[outside], photos[:1][outside])
@@ -179,9 +186,113 @@ def test_weight_is_zero_where_an_operator_leaves_no_trace(photos: Tensor) -> Non
     part = Component("secret", 0.9, "shape", 2)
     triplet = DistortionEngine([SECRET, GRAIN]).render(photos[:1], [(part, Component("grain", 0.9, "whole", 3))])
     region = region_of(part, photos[:1])
-    assert region is not None
     assert (triplet.weight[:, None][region > 0] == 0).all()
     assert (triplet.weight[:, None][region == 0] > 0).float().mean() > 0.9
+
+
+def test_weight_is_zero_where_one_of_several_components_changed_nothing() -> None:
+    flat = torch.full((1, 3, 64, 96), 0.5)
+    flat[..., 48:] = torch.rand(1, 3, 64, 48, generator=seeded())
+    recipe = (Component("gaussian_blur", 0.5, "whole", 0), Component("grain", 0.9, "whole", 1))
+    engine = DistortionEngine([GRAIN, "gaussian_blur"])
+    weight, of_grain = (engine.render(flat, [parts]).weight for parts in (recipe, recipe[1:]))
+    assert of_grain[..., :24].mean() > 0.9 and weight[..., :24].max() < 1e-6
+    assert weight[..., 72:].mean() > 0.9
+
+
+def test_weight_is_zero_where_a_later_component_covers_an_earlier_one(photos: Tensor) -> None:
+    def lose_the_right_half(images: Tensor, share: Tensor, generator: Generator) -> Tensor:
+        return torch.cat((images[..., :48], torch.zeros_like(images[..., 48:])), dim=-1)
+
+    lost = Distortion("lost", "loss", {"occlusion": 1.0}, (0.0, 1.0), lose_the_right_half)
+    recipe = (Component("grain", 0.9, "whole", 1), Component("lost", 0.8, "whole", 5))
+    weight = DistortionEngine([GRAIN, lost]).render(photos[:1], [recipe]).weight[0]
+    assert weight[:, 56:].max() == 0
+    assert DistortionEngine([lost]).render(photos[:1], [recipe[1:]]).weight[0, :, 56:].mean() > 0.9
+
+
+def test_profile_shapes_the_target(photos: Tensor) -> None:
+    def slope(before: Tensor, after: Tensor) -> dict[str, Tensor]:
+        assert torch.equal(before, photos[:1]) and after.mean() < before.mean()
+        return {"brightness": torch.linspace(-1, 1, before.shape[-1]).expand(1, *before.shape[-2:])}
+
+    engine = DistortionEngine([replace(DIM, profile=slope)])
+    maps = engine.render(photos[:1], [(Component("dim", 0.5, "whole", 0),)]).maps[0]
+    torch.testing.assert_close(maps[axis_index("brightness")], torch.linspace(-1, 1, 96).expand(64, -1) * -0.5)
+    assert (maps[axis_index("contrast")] == -0.25).all()  # axes that the profile does not name are even
+
+
+def test_images_may_share_calls(make_photos: Callable[..., Tensor]) -> None:
+    """As on accelerators: the pictures are the same up to rounding, save where a codec or a threshold jumps."""
+    images = make_photos(12, 48, 48)
+    engine = DistortionEngine()
+    recipes = engine(images, generator=seeded(3)).recipe
+    repeated = [recipes[i % 4] for i in range(12)]
+    table = {one.name: one for one in engine.distortions}
+    alone, together = (Renderer(images, table, together=most).render(list(enumerate(repeated))) for most in (1, 5))
+    for one, other in zip(alone, together, strict=True):
+        assert ((one - other).abs() < 1e-4).float().mean() > 0.99
+
+
+def test_each_operator_gives_an_image_its_own_draw_in_a_shared_call(make_photos: Callable[..., Tensor]) -> None:
+    images = make_photos(3, 48, 48)
+    for distortion in DistortionEngine().distortions:
+        jobs = [(i, (Component(distortion.name, 0.7, "whole", 10 + i),)) for i in range(3)]
+        table = {distortion.name: distortion}
+        alone, together = (torch.cat(Renderer(images, table, together=most).render(jobs)) for most in (1, 3))
+        share = ((alone - together).abs() < 1e-4).float().mean(dim=(1, 2, 3))
+        assert share.min() > 0.98, distortion.name
+
+
+def test_own_operators_are_never_called_with_several_images() -> None:
+    seen = []
+
+    def watch(images: Tensor, amount: Tensor, generator: Generator) -> Tensor:
+        seen.append(images.shape[0])
+        assert isinstance(generator, Generator)
+        return images * 0.5
+
+    images = torch.rand(3, 3, 16, 16, generator=seeded())
+    own = Distortion("own", "tone", {"brightness": -1.0}, (0.0, 1.0), watch)
+    Renderer(images, {"own": own}, together=8).render([(i, (Component("own", 1.0, "whole", 0),)) for i in range(3)])
+    assert seen == [1, 1, 1]
+
+
+def test_streams_refuse_another_number_of_images() -> None:
+    streams = Streams([1, 2], torch.device("cpu"))
+    assert torch.equal(uniform((2, 3), streams)[1:], uniform((1, 3), seeded(2)))
+    with pytest.raises(ValueError, match="number of images, 2"):
+        uniform((3, 3), streams)
+
+
+def test_extended_engine(photos: Tensor) -> None:
+    engine = DistortionEngine(["gaussian_blur"], severity=(0.4, 0.5), components={1: 1.0})
+    larger = engine.extended(DIM, "luma_noise")
+    assert engine.names == ("gaussian_blur",)
+    assert larger.names == ("gaussian_blur", "dim", "luma_noise")
+    assert all(0.4 <= recipe[0].severity <= 0.5 for recipe in larger(photos, generator=seeded()).recipe)
+    with pytest.raises(ValueError, match="distinct"):
+        larger.extended(DIM)
+
+
+def test_missing_codec_is_named_and_skipped_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relqa_loss.distortions.availability.has_codec", lambda codec: codec != "WEBP")
+    with pytest.raises(ImportError, match=r"webp \(WEBP\).*missing_codecs='skip'"):
+        DistortionEngine()
+    with pytest.raises(ImportError, match="WEBP"):
+        DistortionEngine(["webp", "gaussian_blur"])
+    assert "webp" not in DistortionEngine(missing_codecs="skip").names
+    assert DistortionEngine(["webp", "gaussian_blur"], missing_codecs="skip").names == ("gaussian_blur",)
+    with pytest.raises(ValueError, match="did you mean 'skip'"):
+        DistortionEngine(missing_codecs="skipp")
+
+
+def test_triplets_move_as_one(photos: Tensor) -> None:
+    triplet = DistortionEngine(OWN)(photos, generator=seeded())
+    assert same(triplet.to("cpu"), triplet)
+    moved = triplet.to("meta")
+    assert {t.device.type for t in (moved.reference, moved.distorted, moved.maps, moved.weight)} == {"meta"}
+    assert moved.recipe == triplet.recipe
 
 
 def test_components_do_not_undo_each_other(photos: Tensor) -> None:
