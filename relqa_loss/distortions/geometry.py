@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from . import filters
+from .draws import Randomness
 from .record import Distortion
 
 
@@ -15,12 +18,12 @@ def _constant(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
     return flow[:, :, None, None].expand(-1, -1, *images.shape[-2:]).contiguous()
 
 
-def shift_sideways(images: Tensor, distance: Tensor, generator: Generator) -> Tensor:
+def shift_sideways(images: Tensor, distance: Tensor, generator: Randomness) -> Tensor:
     """Displacement to the right by ``distance`` pixels (signed)."""
     return _constant(images, distance, torch.zeros_like(distance))
 
 
-def shift_vertically(images: Tensor, distance: Tensor, generator: Generator) -> Tensor:
+def shift_vertically(images: Tensor, distance: Tensor, generator: Randomness) -> Tensor:
     """Displacement downwards by ``distance`` pixels (signed)."""
     return _constant(images, torch.zeros_like(distance), distance)
 
@@ -29,7 +32,7 @@ _CELL = 40
 _MOST_CELLS = 8
 
 
-def elastic_warp(images: Tensor, reach: Tensor, generator: Generator) -> Tensor:
+def elastic_warp(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
     """Smooth random displacement, swells of about 40 pixels; reach = its longest vector in pixels."""
     batch, _, height, width = images.shape
     grid = tuple(2 + min(_MOST_CELLS, max(1, round(side / _CELL))) for side in (height, width))
@@ -39,6 +42,52 @@ def elastic_warp(images: Tensor, reach: Tensor, generator: Generator) -> Tensor:
     return field / longest * filters.column(reach, images)
 
 
+def _either_way(reach: Tensor, images: Tensor, generator: Randomness) -> Tensor:
+    """``reach`` (B,) as (B, 1, 1, 1), with a sign that the draw decides."""
+    draw = filters.uniform((images.shape[0],), images, generator).view(-1, 1, 1, 1)
+    return filters.column(reach, images) * torch.where(draw < 0.5, -1.0, 1.0).to(images)
+
+
+def _from_centre(images: Tensor) -> tuple[Tensor, float]:
+    """Offsets (1, 2, H, W) of the pixels from the centre, (x, y), and the distance of the corners, in pixels."""
+    x, y = filters.centred_coordinates(images)
+    height, width = images.shape[-2:]
+    half = math.hypot(height - 1, width - 1) / 2
+    return half * torch.stack((x.expand(1, height, width), y.expand(1, height, width)), dim=1), half
+
+
+def rotation(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
+    """Turn about the centre, either way; reach = displacement of the corners in pixels."""
+    offset, half = _from_centre(images)
+    # the chord of a turn by an angle is 2 sin(angle / 2) radii long
+    angle = 2 * torch.asin((_either_way(reach, images, generator) / (2 * half)).clamp(-1, 1))
+    x, y = offset[:, :1], offset[:, 1:]
+    # what ends at the offset started where the turn back leads
+    start = torch.cat((x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()), dim=1)
+    return offset - start
+
+
+def zoom(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
+    """Magnify or reduce about the centre; reach = displacement of the corners in pixels."""
+    offset, half = _from_centre(images)
+    return offset * (_either_way(reach, images, generator) / half)
+
+
+def barrel(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
+    """Lens distortion about the centre, barrel or pincushion; reach = displacement of the corners in pixels.
+
+    The displacement grows with the cube of the distance from the centre: the first radial term of Brown, "Decentering
+    distortion of lenses" (1966).
+    """
+    offset, half = _from_centre(images)
+    squared = (offset / half).square().sum(1, keepdim=True)
+    return offset * squared * (_either_way(reach, images, generator) / half)
+
+
+_SHIFT_SPAN = "own construction: from a third of a pixel to one unit of the shift axes, 4 pixels"
+_WARP_SPAN = "own construction: the longest displacement is twice that of the shifts, most of the field below it"
+
+
 DISTORTIONS: tuple[Distortion, ...] = (
     Distortion(
         "shift_right",
@@ -46,6 +95,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         {"shift_x": 1.0},
         (0.3, 4.0),
         flow=shift_sideways,
+        source=_SHIFT_SPAN,
         dominance=False,
         inclusion=False,
     ),
@@ -55,6 +105,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         {"shift_x": -1.0},
         (-0.3, -4.0),
         flow=shift_sideways,
+        source=_SHIFT_SPAN,
         dominance=False,
         inclusion=False,
     ),
@@ -64,6 +115,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         {"shift_y": 1.0},
         (0.3, 4.0),
         flow=shift_vertically,
+        source=_SHIFT_SPAN,
         dominance=False,
         inclusion=False,
     ),
@@ -73,6 +125,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         {"shift_y": -1.0},
         (-0.3, -4.0),
         flow=shift_vertically,
+        source=_SHIFT_SPAN,
         dominance=False,
         inclusion=False,
     ),
@@ -82,6 +135,37 @@ DISTORTIONS: tuple[Distortion, ...] = (
         {"shift_x": 1.0, "shift_y": 1.0},
         (0.5, 8.0),
         flow=elastic_warp,
+        source=_WARP_SPAN,
+        dominance=False,
+        inclusion=False,
+    ),
+    Distortion(
+        "rotation",
+        "geometry",
+        {"shift_x": 1.0, "shift_y": 1.0},
+        (0.5, 8.0),
+        flow=rotation,
+        source=_WARP_SPAN,
+        dominance=False,
+        inclusion=False,
+    ),
+    Distortion(
+        "zoom",
+        "geometry",
+        {"shift_x": 1.0, "shift_y": 1.0},
+        (0.5, 8.0),
+        flow=zoom,
+        source=_WARP_SPAN,
+        dominance=False,
+        inclusion=False,
+    ),
+    Distortion(
+        "barrel",
+        "geometry",
+        {"shift_x": 1.0, "shift_y": 1.0},
+        (0.5, 8.0),
+        flow=barrel,
+        source="Brown 1966, first radial term; range as of the other warps",
         dominance=False,
         inclusion=False,
     ),

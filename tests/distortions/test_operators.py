@@ -23,7 +23,9 @@ from relqa_loss.relation import AXES, SHIFT_AXES, TONE_AXES
 RANDOM = {
     "motion_blur", "channel_shift", "luma_noise", "shot_noise", "chroma_noise", "film_grain", "row_noise",
     "hot_pixels", "impulse_noise", "interlace", "mosquito_noise", "elastic_warp", "missing_blocks", "line_dropout",
-    "copied_patch",
+    "copied_patch", "denoised", "jitter", "rotation", "zoom", "barrel", "colour_blocks", "block_intensity",
+    "pattern_patches", "local_swap", "repeated_jpeg", "noisy_jpeg", "jpeg_errors", "comfort_noise", "jpeg2000_errors",
+    "sparse_sampling", "rgb_noise", "speckle_noise", "correlated_noise", "masked_noise", "high_frequency_noise", "prnu",
 }  # fmt: skip
 """Operators that draw; every other one must not look at the generator."""
 
@@ -70,8 +72,11 @@ def test_flags_follow_the_families() -> None:
         if one.family in ("tone", "geometry", "loss"):
             assert not one.inclusion, one.name
         assert (one.flow is not None) == (one.family == "geometry"), one.name
-        assert (one.codec is not None) == (one.name in ("jpeg", "webp", "jpeg2000")), one.name
-    assert [one.name for one in BANK if not one.trace] == ["copied_patch"]
+        assert one.source, one.name
+        assert one.batched, one.name
+    coded = {one.name for one in BANK if one.codec is not None}
+    assert coded == {"jpeg", "webp", "jpeg2000", "avif", "repeated_jpeg", "noisy_jpeg", "jpeg_errors"}
+    assert {one.name for one in BANK if not one.trace} == {"copied_patch", "pattern_patches", "local_swap"}
 
 
 def test_severity_table_is_used_and_names_only_known_operators() -> None:
@@ -136,7 +141,8 @@ def test_draws_do_not_depend_on_the_parameter(operator: Distortion) -> None:
 
 @each_operator
 def test_effect_grows_along_the_span(operator: Distortion) -> None:
-    images = photo_like(3)
+    side = 192 if operator.name == "jpeg_errors" else 96  # whole segments of the file are lost
+    images = photo_like(3, side, side)
     change = [(at(operator, images, k / 4) - images).abs().mean().item() for k in range(5)]
     assert change[0] > 0
     assert all(later > earlier for earlier, later in pairwise(change)), change
@@ -144,7 +150,9 @@ def test_effect_grows_along_the_span(operator: Distortion) -> None:
 
 @each_operator
 def test_each_image_follows_its_own_parameter(operator: Distortion) -> None:
-    images = photo_like(3, 48, 48)
+    # Damaged files lose whole segments, so that a small picture has few different states.
+    side = 128 if operator.name == "jpeg_errors" else 48
+    images = photo_like(3, side, side)
     parameter = operator.parameter_at(torch.tensor([0.1, 0.5, 1.0]))
     together = run(operator, images, parameter)
     mixed = run(operator, images, parameter[[0, 0, 2]])
@@ -168,7 +176,11 @@ def statistics(images: Tensor) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize("operator", [one for one in BANK if set(one.effects) & set(TONE_AXES)], ids=lambda o: o.name)
+MOVES_A_TONE = [one for one in BANK if set(one.effects) & set(TONE_AXES) and one.name != "hue"]
+"""A turn of the hues moves each place another way: its targets have a profile, which is tested on its own."""
+
+
+@pytest.mark.parametrize("operator", MOVES_A_TONE, ids=lambda one: one.name)
 def test_tone_operators_move_the_axes_they_declare(operator: Distortion) -> None:
     images = photo_like(4)
     before, after = statistics(images), statistics(at(operator, images, 0.5))
