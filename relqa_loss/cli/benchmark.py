@@ -1,17 +1,21 @@
-"""``relqa benchmark``: figures of merit of the loss, its speed, recovery by descent, the engine's calibration."""
+"""``relqa benchmark``: figures of merit of the loss, its speed, recovery by descent, and the distortion engine."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from .benchmark_engine import add_kinds
 from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
+from .throughput import add_throughput
 
 
 def add_commands(commands: Commands) -> None:
-    """Register ``benchmark engine``, ``speed``, ``recovery`` and ``calibration``."""
+    """Register ``benchmark`` and its kinds."""
     parser = command(
-        commands, "benchmark", "Measure the loss, its speed, recovery by descent, or the engine's severity calibration."
+        commands,
+        "benchmark",
+        "Measure the loss, its speed, recovery by descent, or the distortion engine.",
     )
     kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True)
     engine = command(kinds, "engine", "Axis, sign, map and order accuracy on photographs degraded by the engine.")
@@ -36,10 +40,8 @@ def add_commands(commands: Commands) -> None:
     recovery.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     add_loss_arguments(recovery)
     recovery.set_defaults(run=run_recovery)
-    calibration = command(kinds, "calibration", "Measure the severity tables of the distortion bank anew.")
-    calibration.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
-    calibration.add_argument("--out", required=True, type=Path, metavar="FILE", help="JSON file to write")
-    calibration.set_defaults(run=run_calibration)
+    add_kinds(kinds)
+    add_throughput(kinds)
 
 
 def run_engine(args: argparse.Namespace) -> int:
@@ -93,15 +95,4 @@ def run_recovery(args: argparse.Namespace) -> int:
     print_json(table)
     if args.json is not None:
         write_json(args.json, table)
-    return 0
-
-
-def run_calibration(args: argparse.Namespace) -> int:
-    """Severity tables."""
-    from ..distortions.calibration import calibrate, write_table
-
-    table = calibrate(args.data, progress=note)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_table(table, args.out)
-    note(f"written: {args.out}")
     return 0

@@ -1,44 +1,53 @@
 """Severity calibration: which native parameter of each operator is equally visible.
 
-Method. Every operator is applied to the same photographs at evenly spaced positions of its ``span``, with the same
-random draw at every position, and every member of the closed-form panel judges the result. A member's values become
-ranks in [0, 1] within all its own values (operators weigh equally), which makes the members comparable without
-assuming anything about their scales. The visibility of one case is the mean of its ``VOTES`` highest ranks: what
-several families notice is seen, and a member that is blind to a kind of damage (gradients to tone) does not vote it
-down. The median over photographs, made monotone, is the operator's visibility curve. Severity s then stands for a
-visibility that rises linearly with s from "just visible" to a maximum that most operators reach; each operator's
-curve is inverted at those targets.
+Method. Every operator is applied to the same photographs, at the scale at which they are viewed, at evenly spaced
+positions of its ``span``, with the same random draw at every position, and every member of the closed-form panel judges
+the result. :class:`.votes.Pool` makes one visibility of what the members say, within all values of the calibration
+(operators weigh equally). The median over photographs, made monotone, is the operator's visibility curve. Severity s
+then stands for a visibility that rises linearly with s from "just visible" to a maximum that most operators reach; each
+operator's curve is inverted at those targets.
 
-Operators that do not reach the common maximum at the end of their span, or that are above its foot at the start, have
-their own range stretched over the severities, and are listed. Displacements keep their span: no member of the panel
-follows displaced content, so to them one pixel is already ruin, while viewers hardly notice it.
+Operators that do not reach the common maximum at the end of their span, or that are above its foot at the start, leave
+the common line only in the half of the severities where they must, and are listed. Displacements keep their span: no
+member of the panel follows displaced content, so to them one pixel is already ruin, while viewers hardly notice it.
+
+Of the ways to make one visibility of seven members (the 2, 3 or 4 highest ranks, of members or of families, the median,
+the mean) the mean of the 3 highest orders operators most alike from photograph to photograph; the mean of all lets the
+members that are blind to tint and saturation vote those down.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from ..images import list_images, read_each
-from .panel import PANEL, panel_scores
+from .crops import at_viewing_scale, detail, draw_crop
+from .panel import PANEL, Prepared, panel_scores
 from .record import KNOTS, Distortion
-
-VOTES = 3
-"""So many members of the panel must notice a damage for it to count as fully visible."""
+from .votes import VOTES, Pool
 
 MIN_STEP = 0.01
 """Smallest rise of the position in the span from one knot to the next: a ladder must never stand still."""
 
+FALL = 0.02
+"""A curve that falls by more than this from one position to the next, before it is made monotone, is reported."""
+
 Progress = Callable[[str], None]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,16 +56,19 @@ class CalibrationSettings:
 
     Attributes:
         photographs: number of crops, one a photograph.
-        crop: side of the crops, in pixels.
+        crop: side of the crops, in pixels, once the photographs are at viewing scale.
+        candidates: crops drawn of each photograph; the one with most detail is taken, for that is where viewers look,
+            and a patch of sky shows every noise and hides every blur.
         positions: number of evenly spaced positions of the span, both ends included.
         foot_quantile: visibility at severity 0 is this quantile of the operators' weakest visibilities.
         top_quantile: visibility at severity 1 is this quantile of the operators' strongest visibilities.
         seed: chooses photographs, crops and the operators' random draws.
     """
 
-    photographs: int = 12
+    photographs: int = 16
     crop: int = 256
-    positions: int = 9
+    candidates: int = 8
+    positions: int = 11
     foot_quantile: float = 0.5
     top_quantile: float = 0.3
     seed: int = 0
@@ -67,7 +79,8 @@ def load_crops(
 ) -> tuple[Tensor, list[str]]:
     """Seeded crops (N, 3, crop, crop) in [0, 1] of photographs below ``data_dir``, and their file names.
 
-    Folders take turns, so that a large source does not crowd out the small ones.
+    Folders take turns, so that a large source does not crowd out the small ones. Photographs are brought to viewing
+    scale first (:func:`at_viewing_scale`).
 
     Args:
         data_dir: folder with photographs, searched recursively.
@@ -95,9 +108,9 @@ def load_crops(
             if drawn is None:
                 piles.remove(pile)
                 continue
-            path, image = drawn
-            top, left = (int(random.integers(side - settings.crop + 1)) for side in image.shape[1:])
-            crops.append(image[:, top : top + settings.crop, left : left + settings.crop].clone())
+            path, image = drawn[0], at_viewing_scale(drawn[1], settings.crop)
+            drawn_crops = [draw_crop(image, settings.crop, random) for _ in range(settings.candidates)]
+            crops.append(max(drawn_crops, key=detail).clone())
             names.append(path.relative_to(root).as_posix())
     if len(crops) < settings.photographs:
         raise ValueError(
@@ -120,48 +133,110 @@ def _next_usable(
     return None
 
 
-def measure(distortion: Distortion, crops: Tensor, settings: CalibrationSettings) -> Tensor:
+def stable_seed(name: str, seed: int) -> int:
+    """A seed for an operator: unlike that of hash(), the same in every process."""
+    return seed * 1_000_003 + int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+
+
+def measure(
+    distortion: Distortion, crops: Tensor, settings: CalibrationSettings, reference: Prepared | None = None
+) -> Tensor:
     """Panel values (positions, photographs, members) of one operator over its span, higher = worse.
 
     Args:
         distortion: a pixel operator; its table, if any, is set aside.
         crops: (N, 3, H, W) in [0, 1].
         settings: positions and seed.
+        reference: the crops prepared for the panel; None to do it here.
 
     Raises:
         ValueError: the operator displaces content.
     """
     if distortion.apply is None:
         raise ValueError(f"distortion must be a pixel operator, {distortion.name!r} displaces content")
-    # A stable number, unlike hash(): every operator has its own draws, the same at every position.
-    offset = int.from_bytes(hashlib.sha256(distortion.name.encode()).digest()[:4], "little")
+    known = Prepared(crops) if reference is None else reference
     rows = []
     for position in torch.linspace(0, 1, settings.positions):
-        generator = Generator().manual_seed(settings.seed * 1_000_003 + offset)
+        # The same draws at every position.
+        generator = Generator().manual_seed(stable_seed(distortion.name, settings.seed))
         parameter = distortion.parameter_at(position).float().expand(crops.shape[0])
-        distorted = distortion.apply(crops, parameter, generator)
-        rows.append(panel_scores(distorted, crops))
+        rows.append(panel_scores(distortion.apply(crops, parameter, generator), known))
     return torch.stack(rows)
 
 
-def visibility_curves(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Consensus of the panel for each operator.
+def for_each(
+    tasks: Mapping[str, Callable[[], T]], workers: int | None = None, progress: Progress | None = None
+) -> dict[str, T]:
+    """Results of independent tasks, in the order of ``tasks``, done by several threads.
+
+    Every task runs with one thread of torch's own, so that sums are added in one order and results depend neither on
+    the number of workers nor on that of the cores.
+
+    Args:
+        tasks: what to do, by name.
+        workers: threads; None for torch's number of threads.
+        progress: called with a line of text after each task, with the time left.
+    """
+    before = torch.get_num_threads()
+    count = before if workers is None else workers
+    if count < 1:
+        raise ValueError(f"workers must be at least 1 or None, got {workers}")
+    started = time.monotonic()
+    results: dict[str, T] = {}
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            names = {pool.submit(task): name for name, task in tasks.items()}
+            try:
+                for done, future in enumerate(as_completed(names), 1):
+                    results[names[future]] = future.result()
+                    if progress is not None:
+                        left = (time.monotonic() - started) / done * (len(tasks) - done)
+                        progress(f"{done}/{len(tasks)} {names[future]}, {left:.0f} s left")
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        torch.set_num_threads(before)
+    return {name: results[name] for name in tasks}
+
+
+def median_visibility(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Consensus of the panel for each operator, as measured.
 
     Args:
         values: operator -> (positions, photographs, members), higher = worse.
 
     Returns:
-        Operator -> (positions,) in [0, 1], non-decreasing, comparable between operators.
+        Operator -> (positions,) in [0, 1], comparable between operators.
     """
     stacked = torch.stack(list(values.values()))
-    flat = stacked.reshape(-1, stacked.shape[-1])
-    columns = flat.T.contiguous()
-    # Ties take their lowest rank, so that "no difference at all" is 0 however often it occurs.
-    ranks = torch.searchsorted(columns.sort(dim=1).values, columns).T.float() / (flat.shape[0] - 1)
-    votes = ranks.topk(min(VOTES, ranks.shape[1]), dim=1).values.mean(dim=1)
     # The median: flat screen content, where noise stands out and blur does nothing, must not pull the curves.
-    curves = votes.reshape(stacked.shape[:-1]).quantile(0.5, dim=2).cummax(dim=1).values
+    curves = Pool(stacked).visibility(stacked).quantile(0.5, dim=2)
     return dict(zip(values, curves, strict=True))
+
+
+def visibility_curves(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """:func:`median_visibility` made non-decreasing."""
+    return {name: curve.cummax(dim=0).values for name, curve in median_visibility(values).items()}
+
+
+def falls(curve: Sequence[float]) -> list[list[float]]:
+    """Where a curve over [0, 1] falls by more than ``FALL``: [position at the lower end, how far it falls]."""
+    heights = np.asarray(curve, dtype=float)
+    steps = np.diff(heights)
+    where = np.flatnonzero(steps < -FALL)
+    return [[round(float(k + 1) / (len(heights) - 1), 4), round(float(-steps[k]), 4)] for k in where]
+
+
+def _path(low: float, high: float, middle: float) -> np.ndarray:
+    """Visibility at the knots from ``low`` to ``high``, by way of the common ``middle`` where that leaves room.
+
+    An operator that falls short at one end of the range so keeps to the others in the half where it can; either half
+    gets a quarter of its own range at least, so that no ladder stands still.
+    """
+    quarter = (high - low) / 4
+    return np.interp(np.linspace(0, 1, KNOTS), (0, 0.5, 1), (low, np.clip(middle, low + quarter, high - quarter), high))
 
 
 def invert(curve: Sequence[float], foot: float, top: float) -> tuple[list[float], list[float]]:
@@ -181,7 +256,7 @@ def invert(curve: Sequence[float], foot: float, top: float) -> tuple[list[float]
     if high <= low:
         # The whole curve lies outside the common range: spread what there is.
         low, high = heights[0], heights[-1]
-    targets = np.linspace(low, high, KNOTS)
+    targets = _path(low, high, (foot + top) / 2)
     # A plateau has many positions for one visibility; the tiny slope takes the middle of none twice.
     positions = np.interp(targets, heights + 1e-6 * grid, grid)
     positions[0] = 0.0
@@ -200,6 +275,7 @@ def calibrate(
     distortions: Sequence[Distortion] | None = None,
     settings: CalibrationSettings | None = None,
     progress: Progress | None = None,
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Measure the bank on photographs and build its severity table.
 
@@ -208,13 +284,15 @@ def calibrate(
         distortions: the operators; None for the whole bank.
         settings: photographs, crop, positions, quantiles and seed; None for the defaults.
         progress: called with a line of text for each photograph that is skipped and after each operator.
+        workers: operators measured at a time; None for torch's number of threads. The table does not depend on it.
 
     Returns:
         JSON-able: ``levels`` (operator -> 11 native parameters), ``visibility`` (operator -> visibility achieved at
         the knots), ``curves`` (operator -> visibility at the evenly spaced positions of the span), ``targets`` (common
         visibility at the knots), ``short_of_target`` and ``above_foot`` (operator -> strongest or weakest visibility,
-        of those whose range had to be stretched by more than half a knot), ``span_kept`` (displacements),
-        ``skipped`` (operators whose codec is missing here), ``provenance``.
+        of those more than half a knot off the common range), ``not_monotone`` (operator -> where its
+        curve falls, :func:`falls`), ``span_kept`` (displacements), ``skipped`` (operators whose codec is missing
+        here), ``provenance``.
 
     Raises:
         ValueError: no such folder, or too few photographs that can be read and are large enough.
@@ -227,12 +305,11 @@ def calibrate(
     crops, names = load_crops(data_dir, chosen, progress)
     asked = tuple(BANK if distortions is None else distortions)
     bank = tuple(one for one in asked if can_run(one))
-    values: dict[str, Tensor] = {}
-    for index, distortion in enumerate(bank):
-        if distortion.apply is not None:
-            values[distortion.name] = measure(distortion, crops, chosen)
-        if progress is not None:
-            progress(f"{index + 1}/{len(bank)} {distortion.name}")
+    reference = Prepared(crops)
+    # What the panel derives of the photographs, worked out before several threads ask for it.
+    for_each({"photographs": partial(panel_scores, crops, reference)}, 1)
+    tasks = {d.name: partial(measure, d, crops, chosen, reference) for d in bank if d.apply is not None}
+    values = for_each(tasks, workers, progress)
     pixel_bytes = (crops * 255).round().to(torch.uint8).numpy().tobytes()
     table = build_table(bank, values, chosen)
     table["skipped"] = [one.name for one in asked if one not in bank]
@@ -250,7 +327,8 @@ def calibrate(
 
 def build_table(bank: Sequence[Distortion], values: dict[str, Tensor], settings: CalibrationSettings) -> dict[str, Any]:
     """The severity table from the panel's values: everything :func:`calibrate` returns but the provenance."""
-    curves = visibility_curves(values)
+    measured = median_visibility(values)
+    curves = {name: curve.cummax(dim=0).values for name, curve in measured.items()}
     starts = torch.stack([curve[0] for curve in curves.values()])
     ends = torch.stack([curve[-1] for curve in curves.values()])
     foot = float(starts.quantile(settings.foot_quantile))
@@ -272,6 +350,7 @@ def build_table(bank: Sequence[Distortion], values: dict[str, Tensor], settings:
         "targets": [round(foot + (top - foot) * k / (KNOTS - 1), 4) for k in range(KNOTS)],
         "short_of_target": {n: round(float(c[-1]), 4) for n, c in curves.items() if c[-1] < top - step / 2},
         "above_foot": {n: round(float(c[0]), 4) for n, c in curves.items() if c[0] > foot + step / 2},
+        "not_monotone": {n: where for n, c in measured.items() if (where := falls(c.tolist()))},
         "span_kept": [d.name for d in bank if d.name not in curves],
     }
 

@@ -12,12 +12,16 @@ from relqa_loss.distortions.calibration import (
     CalibrationSettings,
     build_table,
     calibrate,
+    falls,
+    for_each,
     invert,
     load_crops,
     measure,
     visibility_curves,
     write_table,
 )
+from relqa_loss.distortions.crops import at_viewing_scale, detail
+from relqa_loss.distortions.panel import PANEL
 from relqa_loss.distortions.record import KNOTS, Distortion
 from relqa_loss.images import MissingExtra, read_image
 
@@ -41,7 +45,7 @@ SETTINGS = CalibrationSettings(photographs=2, crop=128, positions=6)
 
 def _values(curves):
     """Panel values (positions, photographs, members) whose members all say the same."""
-    return {name: torch.tensor(c).view(-1, 1, 1).expand(-1, 3, 4).clone() for name, c in curves.items()}
+    return {name: torch.tensor(c).view(-1, 1, 1).expand(-1, 3, len(PANEL)).clone() for name, c in curves.items()}
 
 
 @pytest.fixture
@@ -68,17 +72,17 @@ def test_curves_are_monotone_and_rank_across_operators():
 
 def test_members_on_different_scales_weigh_the_same():
     values = _values({"a": [0.1, 0.2, 0.3], "b": [0.15, 0.25, 0.35]})
-    rescaled = {name: v * torch.tensor([1.0, 1e3, 1e-3, 7.0]) for name, v in values.items()}
+    rescaled = {name: v * torch.tensor([1.0, 1e3, 1e-3, 7.0, 1.0, 30.0, 0.2]) for name, v in values.items()}
     for name, curve in visibility_curves(values).items():
         assert torch.equal(curve, visibility_curves(rescaled)[name])
 
 
 def test_a_blind_member_does_not_vote_a_damage_down():
     values = _values({"structure": [0.1, 0.5, 0.9], "colour": [0.1, 0.5, 0.9]})
-    values["colour"][..., 0] = 0.0
+    values["colour"][..., :3] = 0.0
     curves = visibility_curves(values)
-    # A plain mean over the four members would lose a quarter and more.
-    assert curves["colour"][-1] > 0.9 * curves["structure"][-1]
+    # A plain mean over the members would lose about one half.
+    assert curves["colour"][-1] > 0.75 * curves["structure"][-1]
 
 
 def test_no_difference_has_no_visibility_however_often_it_occurs():
@@ -97,6 +101,54 @@ def test_inversion_of_an_operator_that_falls_short_ends_at_its_strongest():
     positions, achieved = invert([0.1, 0.2, 0.3], foot=0.1, top=0.8)
     assert positions[-1] == pytest.approx(1.0)
     assert achieved[-1] == pytest.approx(0.3)
+
+
+def test_an_operator_off_the_common_range_leaves_it_only_where_it_must():
+    common = np.linspace(0.1, 0.8, KNOTS)
+    straight = np.linspace(0, 1, 101)
+    _, short = invert(straight * 0.6, foot=0.1, top=0.8)
+    assert np.allclose(short[1:6], common[1:6], atol=0.01)
+    assert short[-1] == pytest.approx(0.6, abs=0.01)
+    _, strong = invert(0.3 + straight * 0.7, foot=0.1, top=0.8)
+    assert strong[0] == pytest.approx(0.3)
+    assert np.allclose(strong[5:], common[5:], atol=0.01)
+    for reached in (short, strong):
+        assert np.diff(reached).min() > 0.01
+    _, far_short = invert(straight * 0.2, foot=0.1, top=0.8)
+    assert np.diff(far_short).min() > 0.004
+
+
+def test_falls_are_where_the_curve_comes_down():
+    assert falls([0.1, 0.5, 0.4, 0.39, 0.9]) == [[0.5, 0.1]]
+    assert falls([0.1, 0.2]) == []
+
+
+def test_curves_that_fall_are_in_the_table():
+    values = _values({"own": [0.1, 0.9, 0.2, 0.8, 1.0], "rising": [0.0, 0.3, 0.4, 0.5, 0.6]})
+    bank = [Distortion(name, "sensor", {"noise": 1.0}, (0.01, 0.5), apply=_noise) for name in values]
+    table = build_table(bank, values, CalibrationSettings(positions=5))
+    assert list(table["not_monotone"]) == ["own"]
+    assert table["not_monotone"]["own"][0][0] == 0.5
+
+
+def test_tasks_keep_their_order_their_threads_and_their_errors():
+    before = torch.get_num_threads()
+    said = []
+    threads = for_each(dict.fromkeys("cab", torch.get_num_threads), 2, said.append)
+    assert list(threads) == ["c", "a", "b"]
+    assert set(threads.values()) == {1}
+    assert torch.get_num_threads() == before
+    assert said[-1].startswith("3/3 ")
+    assert all("s left" in line for line in said)
+
+    def fail():
+        raise ValueError("no such luck")
+
+    with pytest.raises(ValueError, match="no such luck"):
+        for_each({"a": fail, "b": torch.get_num_threads}, 2)
+    assert torch.get_num_threads() == before
+    with pytest.raises(ValueError, match="workers must be at least 1"):
+        for_each({}, 0)
 
 
 @pytest.mark.parametrize("curve", [[0.5] * 5, [0.0, 0.9, 0.9, 0.9, 0.9], [0.9] * 4 + [1.0], [0.0, 0.0, 0.01]])
@@ -126,7 +178,7 @@ def test_displacements_are_not_judged():
 
 
 def test_calibration_is_reproducible_and_written_as_json(photographs, tmp_path):
-    tables = [calibrate(photographs, distortions=(WEAK, STRONG), settings=SETTINGS) for _ in range(2)]
+    tables = [calibrate(photographs, distortions=(WEAK, STRONG), settings=SETTINGS, workers=n) for n in (1, 2)]
     assert tables[0] == tables[1]
     assert len(tables[0]["provenance"]["photographs_sha256"]) == 64
     write_table(tables[0], tmp_path / "severity.json")
@@ -177,6 +229,29 @@ def test_every_kind_of_photograph_is_found_and_turned_upright(tmp_path):
     crops, names = load_crops(tmp_path, CalibrationSettings(photographs=1, crop=128))
     assert names == ["turned.JPEG"]
     assert any(torch.equal(crops[0], upright[:, top : top + 128]) for top in range(33))
+
+
+def test_large_photographs_are_brought_to_viewing_scale():
+    ramp = torch.linspace(0, 1, 1500).expand(3, 1024, 1500)
+    seen = at_viewing_scale(ramp, 256)
+    assert seen.shape == (3, 512, 750)
+    assert torch.allclose(seen[0, 0, 5:-5], torch.nn.functional.avg_pool1d(ramp[:1, 0], 2)[0, 5:-5], atol=1e-4)
+    assert at_viewing_scale(ramp, 800).shape == (3, 800, 1172)
+    small = torch.rand(3, 512, 700)
+    assert at_viewing_scale(small, 256) is small
+
+
+def test_the_crop_with_most_detail_is_taken(tmp_path):
+    from PIL import Image
+
+    picture = np.full((300, 300, 3), 128, dtype=np.uint8)
+    picture[:, 150:] = np.random.default_rng(2).integers(0, 256, (300, 150, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "half.png")
+    one, eight = (
+        load_crops(tmp_path, CalibrationSettings(photographs=1, crop=100, candidates=count))[0][0] for count in (1, 8)
+    )
+    assert detail(eight) > detail(one)
+    assert detail(torch.full((3, 64, 64), 0.5)) < 1e-6
 
 
 def test_the_same_photographs_are_drawn_as_ever(tmp_path):
