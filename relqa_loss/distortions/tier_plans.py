@@ -14,8 +14,8 @@ from .recipe import Component, Recipe
 from .record import Distortion
 from .regions import NESTED
 
-KINDS: tuple[str, ...] = ("ladder", "dominance", "inclusion", "kinds")
-"""Constructions; the order of the first three is true by construction, that of ``kinds`` is weak."""
+KINDS: tuple[str, ...] = ("ladder", "dominance", "inclusion", "kinds", "consensus")
+"""Constructions; the order of the first three is true by construction, that of ``kinds`` and ``consensus`` is weak."""
 
 DEFAULT_KINDS: dict[str, float] = {"ladder": 0.5, "dominance": 0.3, "inclusion": 0.2}
 """Probability of each construction."""
@@ -41,7 +41,8 @@ class Plan:
     Attributes:
         kind: the construction.
         recipes: one for each of T pictures.
-        strength: (T, K) numbers that decide the order: severities of the K components, or the extent of the region.
+        strength: (T, K) numbers that decide the order: severities of the K components, or the extent of the region;
+            empty for ``consensus``, whose order only the pictures can tell.
     """
 
     kind: str
@@ -89,7 +90,7 @@ def possible_kinds(table: Mapping[str, Distortion], size: int) -> tuple[str, ...
         allowed.append("inclusion")
     if len(table) >= size:
         allowed.append("kinds")
-    return tuple(allowed)
+    return (*allowed, "consensus")
 
 
 def plan_ladder(distortion: Distortion, severities: Sequence[float], region: str, seed: int) -> Plan:
@@ -126,10 +127,15 @@ def plan_kinds(distortions: Sequence[Distortion], severities: Sequence[float], s
     return Plan("kinds", recipes, tuple((severity,) for severity in severities))
 
 
+def plan_consensus(recipes: Sequence[Recipe]) -> Plan:
+    """Any pictures at all; the panel decides the order once they are made."""
+    return Plan("consensus", tuple(recipes), ((),) * len(recipes))
+
+
 def plan_tier(
     kind: str, draws: Draws, table: Mapping[str, Distortion], regions: Mapping[str, float], size: int
 ) -> Plan:
-    """A random tier of one kind; the operators must allow it (:func:`possible_kinds`)."""
+    """A random tier of any kind but ``consensus``; the operators must allow it (:func:`possible_kinds`)."""
     distortions = list(table.values())
     if kind == "ladder":
         chosen = distortions[draws.below(len(distortions))]

@@ -10,19 +10,29 @@ from torch import Generator, Tensor
 
 from ..validation import check_images
 from .compose import (
-    Outcomes,
     check_generator,
     check_recipes,
     check_severity,
-    compose,
     resolve,
     table_of,
     working_precision,
 )
 from .draws import Draws, draws_for_batch
+from .panel import panel_order
 from .recipe import Recipe
 from .record import Distortion
-from .tier_plans import Plan, dominance_conflict, may_include, plan_dominance, plan_inclusion, plan_kinds, plan_ladder
+from .render import Renderer
+from .threads import spread
+from .tier_plans import (
+    Plan,
+    dominance_conflict,
+    may_include,
+    plan_consensus,
+    plan_dominance,
+    plan_inclusion,
+    plan_kinds,
+    plan_ladder,
+)
 
 
 @dataclass(frozen=True)
@@ -31,8 +41,9 @@ class Tier:
 
     Kinds: ``ladder``: one operator with one draw, at rising severities. ``dominance``: the same two or three operators
     with the same draws; better where no component is stronger and one is weaker. ``inclusion``: one operator at one
-    severity in nested regions. ``kinds``: different operators, ordered where calibrated severities differ by 0.3 or
-    more; as good as the calibration, not true by construction.
+    severity in nested regions. Weak orders, not true by construction: ``kinds``: different operators, ordered where
+    calibrated severities differ by 0.3 or more. ``consensus``: any pictures of the engine, ordered where the panel of
+    closed-form metrics is unanimous (:func:`relqa_loss.distortions.panel.panel_order`).
 
     Attributes:
         reference: (B, 3, H, W), the images that were passed in.
@@ -67,18 +78,23 @@ def build_tier(images: Tensor, plans: Sequence[Plan], table: Mapping[str, Distor
         that image.
     """
     work = working_precision(images)
-    stacks, orders = [], []
-    for index, plan in enumerate(plans):
-        image = work[index : index + 1]
-        outcomes: Outcomes = {}
-        stack = torch.cat([compose(image, recipe, table, outcomes=outcomes) for recipe in plan.recipes]).to(
-            images.dtype
-        )
-        stacks.append(stack)
-        orders.append(_without_equals(plan.order().to(stack.device), stack))
+
+    def render(indices: Sequence[int]) -> Tensor:
+        renderer = Renderer(work[indices[0] : indices[-1] + 1], table)
+        jobs = [(k, recipe) for k, index in enumerate(indices) for recipe in plans[index].recipes]
+        return torch.cat(renderer.render(jobs))
+
+    pictures = torch.cat(spread(render, range(len(plans)), work.device)).to(images.dtype)
+    pictures = pictures.unflatten(0, (len(plans), -1))
+    size = pictures.shape[1]
+    orders = [
+        panel_order(image, stack) if plan.kind == "consensus" else plan.order().to(stack.device)
+        for plan, image, stack in zip(plans, work, working_precision(pictures.flatten(0, 1)).split(size), strict=True)
+    ]
+    orders = [_without_equals(order, stack) for order, stack in zip(orders, pictures, strict=True)]
     return Tier(
         reference=images,
-        images=torch.stack(stacks),
+        images=pictures,
         order=torch.stack(orders),
         kind=tuple(plan.kind for plan in plans),
         recipes=tuple(plan.recipes for plan in plans),
@@ -201,6 +217,23 @@ def across_kinds(
     streams = _streams(images, generator, len(several))
     plans = [plan_kinds(several, levels, [draws.new_seed() for _ in several]) for draws in streams]
     return _build(images, plans, several)
+
+
+def consensus(images: Tensor, recipes: Sequence[Recipe], distortions: Sequence[str | Distortion]) -> Tier:
+    """Pictures made by any recipes, ordered where the panel of closed-form metrics is unanimous.
+
+    Args:
+        images: (B, 3, H, W) in [0, 1], at least 128 pixels high and wide.
+        recipes: T recipes, each applied to every image.
+        distortions: the operators that the recipes name.
+
+    Raises:
+        MissingExtra: piq is not installed.
+        ValueError: images too small for the panel, unknown names.
+    """
+    check_images("images", images)
+    plan = plan_consensus([tuple(recipe) for recipe in recipes])
+    return _build(images, [plan] * images.shape[0], [resolve(one) for one in distortions])
 
 
 def _streams(images: Tensor, generator: Generator, size: int) -> list[Draws]:

@@ -10,15 +10,18 @@ from torch import Generator, Tensor
 
 from relqa_loss.distortions import (
     BANK,
+    Component,
     Distortion,
     DistortionEngine,
     Tier,
     across_kinds,
     by_name,
+    consensus,
     dominance,
     inclusion,
     ladder,
 )
+from relqa_loss.distortions.panel import MIN_PANEL_SIDE, panel_scores
 from relqa_loss.distortions.tier_plans import KINDS, dominance_conflict, noise_like
 
 
@@ -47,15 +50,16 @@ def energy(tier: Tier) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_gives_a_strict_partial_order(kind: str, make_photos: Callable[..., Tensor]) -> None:
-    images = make_photos(8, 48, 48)
+    side = MIN_PANEL_SIDE if kind == "consensus" else 48
+    images = make_photos(8, side, side)
     tier = DistortionEngine().tier(images, size=4, generator=seeded(3), kinds={kind: 1.0})
-    assert tier.images.shape == (8, 4, 3, 48, 48)
+    assert tier.images.shape == (8, 4, 3, side, side)
     assert tier.order.shape == (8, 4, 4)
     assert tier.severity.shape == (8, 4)
     assert tier.kind == (kind,) * 8
     assert len(tier.recipes) == len(tier.names) == 8 and all(len(recipes) == 4 for recipes in tier.recipes)
     assert_strict_partial_order(tier)
-    if kind != "kinds":
+    if kind not in ("kinds", "consensus"):
         assert tier.order.flatten(1).any(dim=1).all()
 
 
@@ -74,8 +78,9 @@ def test_same_seed_same_bytes(photos: Tensor) -> None:
     assert first.recipes != other.recipes
 
 
-def test_pictures_of_a_tier_come_from_their_recipes(photos: Tensor) -> None:
+def test_pictures_of_a_tier_come_from_their_recipes(make_photos: Callable[..., Tensor]) -> None:
     engine = DistortionEngine()
+    photos = make_photos(2, MIN_PANEL_SIDE, MIN_PANEL_SIDE)
     for kind in KINDS:
         tier = engine.tier(photos, 3, generator=seeded(2), kinds={kind: 1.0})
         for i, j in product(range(2), range(3)):
@@ -192,6 +197,31 @@ def test_across_kinds_is_ordered_from_a_clear_difference_only(photos: Tensor) ->
     tier = across_kinds(photos, ["gaussian_blur", "luma_noise", "pixelate"], [0.2, 0.4, 0.5], generator=seeded())
     assert tier.order[0].int().tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
     assert tier.names[0] == ("gaussian_blur", "luma_noise", "pixelate")
+
+
+def test_consensus_orders_what_the_whole_panel_orders(make_photos: Callable[..., Tensor]) -> None:
+    images = make_photos(2, MIN_PANEL_SIDE, MIN_PANEL_SIDE)
+    recipes = [
+        (Component("gaussian_blur", 0.9, "whole", 0),),
+        (Component("gaussian_blur", 0.2, "whole", 0),),
+        (Component("luma_noise", 1.0, "whole", 0), Component("gaussian_blur", 0.9, "whole", 0)),
+    ]
+    tier = consensus(images, recipes, ["gaussian_blur", "luma_noise"])
+    assert tier.kind == ("consensus",) * 2
+    assert_strict_partial_order(tier)
+    assert tier.order[:, 1, 0].all() and tier.order[:, 1, 2].all()
+    scores = torch.stack([panel_scores(picture, images) for picture in tier.images.unbind(1)], dim=1)
+    # A member abstains within a level of its scale, so a better picture may be worse by a hair in one of them.
+    agreed = (scores[:, :, None] <= 1.2 * scores[:, None]).all(dim=-1)
+    assert agreed[tier.order].all()
+
+
+def test_consensus_of_the_engine_orders_much(make_photos: Callable[..., Tensor]) -> None:
+    images = make_photos(4, MIN_PANEL_SIDE, MIN_PANEL_SIDE)
+    tier = DistortionEngine(["gaussian_blur", "luma_noise", "pixelate"]).tier(
+        images, 5, generator=seeded(1), kinds={"consensus": 1.0}
+    )
+    assert tier.order.float().mean() > 0.15  # 0.4 if every pair were ordered
 
 
 def test_tier_refuses(photos: Tensor) -> None:
