@@ -30,6 +30,9 @@ COMMANDS = [
     ["benchmark", "speed"],
     ["benchmark", "recovery"],
     ["benchmark", "calibration"],
+    ["benchmark", "severity"],
+    ["benchmark", "tiers"],
+    ["benchmark", "throughput"],
     ["demo"],
     ["info"],
 ]

@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("relation", "validation", "layers", "words", "images"),
     ("predictor", "scorer", "weights"),
     ("losses", "distortions"),
-    ("selection", "figures"),
+    ("selection", "figures", "figures_distortions", "figures_severity"),
     ("training", "evaluation", "demo"),
     ("cli", "integrations"),
 )
@@ -40,6 +40,7 @@ NEIGHBOURS = {
     ("scorer", "predictor"),
     ("training", "evaluation"),
     ("demo", "evaluation"),
+    ("figures_distortions", "figures"),
 }
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -48,6 +49,8 @@ CORE = {"torch", "numpy", "safetensors", "huggingface_hub"}
 ON_DEMAND = {
     "images": {"PIL"},
     "figures": {"matplotlib"},
+    "figures_distortions": {"matplotlib"},
+    "figures_severity": {"matplotlib"},
     "distortions": {"PIL", "piq"},
 }
 # torchvision comes along with piq.
