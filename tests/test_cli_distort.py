@@ -90,16 +90,16 @@ def test_image_and_maps_are_those_of_the_engine(capsys, files):
 def test_distort_and_render_agree(name, make_photos):
     images = make_photos(1, 48, 64)
     engine = DistortionEngine([name])
-    whole = engine.render(images, [(Component(name, 0.6, "whole", 9),)]).distorted
-    assert torch.equal(whole, distort(images, name, 0.6, generator=torch.Generator().manual_seed(9)))
+    whole = engine.render(images, [(Component(name, 1.0, "whole", 9),)]).distorted
+    assert torch.equal(whole, distort(images, name, 1.0, generator=torch.Generator().manual_seed(9)))
     # With the darkening in the same region: its map is the region times the severity.
     mask = (
         -DistortionEngine(["darken"])
         .render(images, [(Component("darken", 1.0, "soft", 9),)])
         .maps[:, AXES.index("brightness")]
     )
-    soft = engine.render(images, [(Component(name, 0.6, "soft", 9),)]).distorted
-    inside = distort(images, name, 0.6, region=mask, generator=torch.Generator().manual_seed(9))
+    soft = engine.render(images, [(Component(name, 1.0, "soft", 9),)]).distorted
+    inside = distort(images, name, 1.0, region=mask, generator=torch.Generator().manual_seed(9))
     assert not torch.equal(soft, images) and torch.equal(soft, inside)
     assert mask.unique().numel() > 2 and draw_region("soft", images, torch.Generator()).shape == (1, 1, 48, 64)
 

@@ -20,14 +20,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +35,7 @@ from ..images import list_images, read_each
 from .crops import at_viewing_scale, detail, draw_crop
 from .panel import PANEL, Prepared, panel_scores
 from .record import KNOTS, Distortion
+from .threads import Progress, for_each
 from .votes import VOTES, Pool
 
 MIN_STEP = 0.01
@@ -44,10 +43,6 @@ MIN_STEP = 0.01
 
 FALL = 0.02
 """A curve that falls by more than this from one position to the next, before it is made monotone, is reported."""
-
-Progress = Callable[[str], None]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -162,43 +157,6 @@ def measure(
         parameter = distortion.parameter_at(position).float().expand(crops.shape[0])
         rows.append(panel_scores(distortion.apply(crops, parameter, generator), known))
     return torch.stack(rows)
-
-
-def for_each(
-    tasks: Mapping[str, Callable[[], T]], workers: int | None = None, progress: Progress | None = None
-) -> dict[str, T]:
-    """Results of independent tasks, in the order of ``tasks``, done by several threads.
-
-    Every task runs with one thread of torch's own, so that sums are added in one order and results depend neither on
-    the number of workers nor on that of the cores.
-
-    Args:
-        tasks: what to do, by name.
-        workers: threads; None for torch's number of threads.
-        progress: called with a line of text after each task, with the time left.
-    """
-    before = torch.get_num_threads()
-    count = before if workers is None else workers
-    if count < 1:
-        raise ValueError(f"workers must be at least 1 or None, got {workers}")
-    started = time.monotonic()
-    results: dict[str, T] = {}
-    torch.set_num_threads(1)
-    try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            names = {pool.submit(task): name for name, task in tasks.items()}
-            try:
-                for done, future in enumerate(as_completed(names), 1):
-                    results[names[future]] = future.result()
-                    if progress is not None:
-                        left = (time.monotonic() - started) / done * (len(tasks) - done)
-                        progress(f"{done}/{len(tasks)} {names[future]}, {left:.0f} s left")
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-    finally:
-        torch.set_num_threads(before)
-    return {name: results[name] for name in tasks}
 
 
 def median_visibility(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""One torch thread a picture, several pictures at once.
+"""One torch thread a task, several tasks at once.
 
 Pictures of training size are too small for torch's own threads to help, and a sum that is split over threads rounds
 otherwise: with one thread each, pictures come out faster, and bit for bit the same on any number of cores.
@@ -6,8 +6,9 @@ otherwise: with one thread each, pictures come out faster, and bit for bit the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import pairwise
 from typing import TypeVar
 
@@ -15,6 +16,9 @@ import torch
 
 T = TypeVar("T")
 Item = TypeVar("Item")
+
+Progress = Callable[[str], None]
+"""What is told a line of text now and then."""
 
 
 def spread(function: Callable[[Sequence[Item]], T], items: Sequence[Item], device: torch.device) -> list[T]:
@@ -46,3 +50,40 @@ def spread(function: Callable[[Sequence[Item]], T], items: Sequence[Item], devic
     finally:
         # The setting is the thread's own, but what threads started later begin with is shared: put that back.
         torch.set_num_threads(threads)
+
+
+def for_each(
+    tasks: Mapping[str, Callable[[], T]], workers: int | None = None, progress: Progress | None = None
+) -> dict[str, T]:
+    """Results of independent tasks, in the order of ``tasks``, done by several threads.
+
+    Every task runs with one thread of torch's own, so that sums are added in one order and results depend neither on
+    the number of workers nor on that of the cores.
+
+    Args:
+        tasks: what to do, by name.
+        workers: threads; None for torch's number of threads.
+        progress: called with a line of text after each task, with the time left.
+    """
+    before = torch.get_num_threads()
+    count = before if workers is None else workers
+    if count < 1:
+        raise ValueError(f"workers must be at least 1 or None, got {workers}")
+    started = time.monotonic()
+    results: dict[str, T] = {}
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            names = {pool.submit(task): name for name, task in tasks.items()}
+            try:
+                for done, future in enumerate(as_completed(names), 1):
+                    results[names[future]] = future.result()
+                    if progress is not None:
+                        left = (time.monotonic() - started) / done * (len(tasks) - done)
+                        progress(f"{done}/{len(tasks)} {names[future]}, {left:.0f} s left")
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        torch.set_num_threads(before)
+    return {name: results[name] for name in tasks}

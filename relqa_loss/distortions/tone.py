@@ -261,7 +261,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         geometric=True,
         dominance=False,
         inclusion=False,
-        source="uniform quantisation of TID2013 (7) and KADID-10k (20); own range",
+        source="uniform quantisation of TID2013 (7) and KADID-10k (22); own range",
     ),
     Distortion(
         "contour_banding",

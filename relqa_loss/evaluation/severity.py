@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib import resources
@@ -16,10 +16,11 @@ from torch import Generator, Tensor
 from ..distortions import BANK, Distortion
 from ..distortions.availability import can_run
 from ..distortions.bank import SEVERITY_FILE
-from ..distortions.calibration import for_each, stable_seed
+from ..distortions.calibration import stable_seed
 from ..distortions.draws import Streams
 from ..distortions.panel import PANEL, Prepared, panel_scores
 from ..distortions.record import KNOTS
+from ..distortions.threads import Progress, for_each
 from ..distortions.votes import Pool
 
 EPSILON = 0.01
@@ -31,13 +32,27 @@ GOAL = 0.99
 CHUNK = 12
 """Photographs in one call of an operator and of the panel."""
 
-Progress = Callable[[str], None]
-
 
 def committed_table() -> dict[str, Any]:
     """The severity table of the bank; empty where none has been written."""
     table = resources.files("relqa_loss.distortions").joinpath(SEVERITY_FILE)
     return dict(json.loads(table.read_text(encoding="utf-8"))) if table.is_file() else {}
+
+
+def panel_subjects(
+    photographs: Mapping[str, Tensor], distortions: Sequence[Distortion]
+) -> tuple[list[str], Tensor, list[Distortion]]:
+    """Names, pictures (N, 3, H, W), and the operators that run here and that the panel can follow.
+
+    Raises:
+        ValueError: no picture, or no such operator.
+    """
+    if not photographs:
+        raise ValueError("photographs must hold at least one picture, got none")
+    bank = [one for one in distortions if one.apply is not None and can_run(one)]
+    if not bank:
+        raise ValueError("distortions must hold at least one pixel operator that can run here, got none")
+    return list(photographs), torch.stack(list(photographs.values())), bank
 
 
 def apply_at(distortion: Distortion, crops: Tensor, severity: float, seeds: Sequence[int]) -> Tensor:
@@ -134,13 +149,7 @@ def check_severity_steps(
         ValueError: no photograph, or no operator that can be measured.
         MissingExtra: piq is not installed.
     """
-    if not photographs:
-        raise ValueError("photographs must hold at least one picture, got none")
-    bank = [one for one in distortions if one.apply is not None and can_run(one)]
-    if not bank:
-        raise ValueError("distortions must hold at least one pixel operator that can run here, got none")
-    names = list(photographs)
-    crops = torch.stack([photographs[name] for name in names])
+    names, crops, bank = panel_subjects(photographs, distortions)
     # What the panel derives of the photographs is worked out before several threads ask for it.
     chunks = for_each({"photographs": lambda: [_chunk(part) for part in crops.split(CHUNK)]}, 1)["photographs"]
     tasks = {}

@@ -21,6 +21,7 @@ from ..distortions import BANK, Distortion, DistortionEngine, distort
 from ..distortions.availability import can_run
 from ..distortions.dataset import TripletDataset, collate_triplets
 from ..distortions.draws import Draws
+from ..distortions.threads import Progress
 from ..images import pillow
 from .peers import COMMON, Peer, load_peers
 
@@ -35,8 +36,6 @@ ENGINE_BATCH = {"cpu": 32, "cuda": 256}
 
 TIER_SIZE = 5
 LOADER_BATCH = 16
-
-Progress = Callable[[str], None]
 
 
 def draw_crops(photographs: Sequence[Tensor], count: int, size: int, seed: int = 0) -> Tensor:

@@ -13,10 +13,11 @@ import torch
 from torch import Generator, Tensor
 
 from ..distortions import BANK, Distortion, Tier, dominance, inclusion, ladder
-from ..distortions.availability import can_run
-from ..distortions.calibration import for_each, stable_seed
+from ..distortions.calibration import stable_seed
 from ..distortions.panel import PANEL, Prepared, panel_scores
+from ..distortions.threads import Progress, for_each
 from ..distortions.tier_plans import dominance_conflict, may_include
+from .severity import panel_subjects
 
 LADDER = (0.1, 0.28, 0.46, 0.64, 0.82, 1.0)
 """Severities of a ladder: 15 ordered pairs a photograph."""
@@ -37,8 +38,6 @@ NOTICED = 0.01
 
 LIMIT = 0.01
 """Largest share of unanimous contradictions that an operator's rule survives."""
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -122,13 +121,7 @@ def check_tiers(
         ValueError: no photograph, or no operator to ask about.
         MissingExtra: piq is not installed.
     """
-    if not photographs:
-        raise ValueError("photographs must hold at least one picture, got none")
-    bank = [one for one in distortions if one.apply is not None and can_run(one)]
-    if not bank:
-        raise ValueError("distortions must hold at least one pixel operator that can run here, got none")
-    names = list(photographs)
-    crops = torch.stack([photographs[name] for name in names])
+    names, crops, bank = panel_subjects(photographs, distortions)
     reference = Prepared(crops)
     # What the panel derives of the photographs, worked out before several threads ask for it.
     for_each({"photographs": partial(panel_scores, crops, reference)}, 1)
