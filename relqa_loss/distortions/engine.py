@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..images import MissingExtra
-from ..relation import TONE_AXES
+from ..relation import AXES, TONE_AXES
 from ..validation import check_images, unknown_name
 from . import availability
 from .bank import BANK
@@ -19,7 +19,7 @@ from .recipe import Component, Recipe
 from .record import Distortion
 from .regions import REGIONS
 from .render import Renderer
-from .targets import counterfactuals, target_maps, target_weight
+from .targets import counterfactuals, target_weight, write_targets
 from .threads import spread
 from .tier_plans import DEFAULT_KINDS, KINDS, Plan, noise_like, plan_consensus, plan_tier, possible_kinds
 from .tiers import Tier, build_tier
@@ -164,11 +164,15 @@ class DistortionEngine:
         done = tuple(tuple(recipe) for recipe in recipes)
         work = working_precision(images)
 
-        def render(indices: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-            return _truth(work[indices[0] : indices[-1] + 1], [done[i] for i in indices], self._table)
+        # One block that every part writes into: the largest thing made here, not to be copied together.
+        maps = work.new_zeros(len(done), len(AXES), *work.shape[-2:])
+
+        def render(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+            part = slice(indices[0], indices[-1] + 1)
+            return _truth(work[part], done[part], self._table, maps[part])
 
         parts = spread(render, range(len(done)), work.device)
-        distorted, maps, weight = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        distorted, weight = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return Triplet(images, distorted.to(images.dtype), maps, weight, done)
 
     def tier(
@@ -230,15 +234,17 @@ class DistortionEngine:
         )
 
 
-def _truth(images: Tensor, recipes: Sequence[Recipe], table: Mapping[str, Distortion]) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures (B, 3, H, W), target maps (B, len(AXES), H, W) and weight (B, H, W) of one recipe an image."""
+def _truth(
+    images: Tensor, recipes: Sequence[Recipe], table: Mapping[str, Distortion], maps: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Pictures (B, 3, H, W) and weight (B, H, W) of one recipe an image; the targets are written into ``maps``."""
     renderer = Renderer(images, table)
     jobs = list(enumerate(recipes))
     several = [(i, recipe) for i, recipe in jobs if len(recipe) > 1]
     # All at once, so that on an accelerator they share calls.
     renderer.render([*jobs, *((i, other) for i, recipe in several for other in counterfactuals(recipe))])
-    pictures = torch.cat(renderer.render(jobs))
-    return pictures, target_maps(renderer, recipes), target_weight(renderer, recipes)
+    write_targets(maps, renderer, recipes)
+    return torch.cat(renderer.render(jobs)), target_weight(renderer, recipes)
 
 
 def _that_can_run(distortions: list[Distortion], missing_codecs: str) -> list[Distortion]:

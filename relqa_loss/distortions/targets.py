@@ -16,22 +16,20 @@ from .warp import follow, warp
 _SHIFTS = [AXES.index(axis) for axis in SHIFT_AXES]
 
 
-def target_maps(renderer: Renderer, recipes: Sequence[Recipe]) -> Tensor:
-    """Signed targets (B, len(AXES), H, W): region x severity x effect, summed over components; true displacements.
+def write_targets(maps: Tensor, renderer: Renderer, recipes: Sequence[Recipe]) -> None:
+    """Write the signed targets: region x severity x effect, summed over components; true displacements.
 
     A displacement takes along what is already there. On ``shift_x`` and ``shift_y`` stands the total displacement in
     pixels / PIXELS_PER_UNIT_SHIFT.
 
     Args:
+        maps: zeros (B, len(AXES), H, W), to be filled.
         renderer: has rendered the recipes.
         recipes: one an image.
     """
-    images = renderer.images
-    maps = images.new_zeros(images.shape[0], len(AXES), *images.shape[-2:])
     for index, recipe in enumerate(recipes):
         for length in range(1, len(recipe) + 1):
             _add(maps[index], renderer, (index, recipe[:length]))
-    return maps
 
 
 def _add(maps: Tensor, renderer: Renderer, step: Job) -> None:
