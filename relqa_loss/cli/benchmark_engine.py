@@ -122,6 +122,8 @@ def _say_severity(report: Mapping[str, Any]) -> None:
         f"{100 * report['share']:.2f} % of {report['steps']} steps of 0.1 are monotone (goal "
         f"{100 * report['goal']:.0f} %); {report['bitwise_equal']} change nothing"
     )
+    strict = report["strict"]
+    print(f"from severity 0.1 on, where any fall at all counts: {100 * strict['share']:.2f} % of {strict['steps']}")
     for key, text in (("spread", "operators in the spread"), ("spread_of_all", "all operators")):
         part = report[key]
         if part["after"]:

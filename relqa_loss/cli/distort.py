@@ -124,6 +124,10 @@ def distort_photo(args: argparse.Namespace) -> int:
         recipe = (Component(args.name, severity, region, seed),)
     triplet = DistortionEngine(list(dict.fromkeys(one.name for one in recipe))).render(image[None], [recipe])
     target: Path = args.out
+    if target.exists() and target.samefile(args.photo):
+        raise ValueError(f"--out must not be the photograph itself, got {target}")
+    if target.suffix and target.suffix.lower() not in SUFFIXES and not target.is_dir():
+        raise ValueError(f"--out must be a folder or end in one of {', '.join(sorted(SUFFIXES))}, got {target}")
     for remark in remarks:
         note(remark)
     if target.suffix.lower() in SUFFIXES and not target.is_dir():

@@ -93,7 +93,7 @@ def print_report(report: dict[str, Any]) -> None:
 
 def _print_peers(peers: list[dict[str, Any]]) -> None:
     names = list(dict.fromkeys(name for one in peers for name in (*one["ms"], *one["failed"])))
-    print("\nside by side on the same crops: ms an image, and images a second of the even mix")
+    print("\nside by side on the same crops, one thread each: ms an image, and images a second of the even mix")
     rows = []
     for one in peers:
         cells = [f"{one['ms'][name]:.2f}" if name in one["ms"] else "-" for name in names]

@@ -50,9 +50,9 @@ def check_severity(name: str, severity: float) -> float:
     return float(severity)
 
 
-def working_precision(images: Tensor) -> Tensor:
-    """Float32 for the half dtypes, which operators are not written for; others as they are."""
-    return images if images.dtype == torch.float64 else images.float()
+def working_copy(images: Tensor) -> Tensor:
+    """What operators are written for: float32, or float64 where images are that, and values in [0, 1]."""
+    return (images if images.dtype == torch.float64 else images.float()).clamp(0, 1)
 
 
 def operate(distortion: Distortion, images: Tensor, severity: Tensor, generator: Randomness) -> Tensor:
@@ -130,6 +130,7 @@ def check_recipes(images: Tensor, recipes: Sequence[Recipe], table: Mapping[str,
         if component.region not in (*REGIONS, NESTED):
             raise ValueError(unknown_name("region", component.region, (*REGIONS, NESTED)))
         check_severity(f"severity of {component.name!r}", component.severity)
+        check_severity(f"extent of {component.name!r}", component.extent)
 
 
 def distort(
@@ -149,7 +150,9 @@ def distort(
         region: where to act: None for everywhere, a kind of ``REGIONS``, or a mask in [0, 1] of shape (B, 1, H, W),
             (B, H, W) or (H, W).
         generator: source of all randomness, on the device of ``images``; None for a fresh one with seed 0, so that a
-            call without generator always gives the same picture. The operator draws before the region does.
+            call without generator always gives the same picture. The operator draws before the region does, and for the
+            batch as a whole: an image's draw depends on its place in it. A ``DistortionEngine`` gives every image a
+            stream of its own.
 
     Returns:
         (B, 3, H, W), dtype of ``images``; bitwise the input where the region is 0.
@@ -163,7 +166,7 @@ def distort(
     if generator is None:
         generator = seeded(0, images.device)
     check_generator(generator, images)
-    work = working_precision(images)
+    work = working_copy(images)
     strength = torch.as_tensor(severity, dtype=work.dtype, device="cpu")
     if strength.ndim > 1 or (strength.ndim == 1 and strength.shape[0] != images.shape[0]):
         raise ValueError(f"severity must be a number or have shape ({images.shape[0]},), got {tuple(strength.shape)}")

@@ -35,18 +35,24 @@ def chroma_bleeding(images: Tensor, sigma: Tensor, generator: Randomness) -> Ten
 
 
 def chroma_subsampling(images: Tensor, factor: Tensor, generator: Randomness) -> Tensor:
-    """Colour in steps: of the chroma of each cell of ``factor`` pixels one sample is kept and repeated; luma kept."""
-    batch, _, height, width = images.shape
+    """Colour in steps: of the chroma of each cell of ``factor`` pixels one sample is kept and repeated; luma kept.
+
+    Cells have sides of a power of two, so that a larger factor keeps some of the samples of a smaller one; factors
+    between two powers blend the next coarser one in.
+    """
     y, chroma = filters.split_chroma(images)
-    cell = factor.to(images, non_blocking=True).view(-1, 1)
+    kept = []
+    for one, octaves in zip(chroma.split(1), factor.log2().tolist(), strict=True):
+        finer = math.floor(octaves)
+        kept.append(torch.lerp(_every(one, 2**finer), _every(one, 2 ** (finer + 1)), octaves - finer))
+    return filters.join_chroma(y, torch.cat(kept)).clamp(0, 1)
 
-    def kept(size: int) -> Tensor:
-        place = torch.arange(size, dtype=images.dtype, device=images.device)
-        return ((((place / cell).floor() + 0.5) * cell).floor()).clamp(max=size - 1).long()
 
-    rows = kept(height).view(batch, 1, height, 1).expand(-1, 2, -1, width)
-    columns = kept(width).view(batch, 1, 1, width).expand(-1, 2, height, -1)
-    return filters.join_chroma(y, chroma.gather(2, rows).gather(3, columns)).clamp(0, 1)
+def _every(planes: Tensor, cell: int) -> Tensor:
+    """The first sample of each cell of ``cell`` x ``cell`` pixels, repeated all over it."""
+    height, width = planes.shape[-2:]
+    coarse = planes[..., ::cell, ::cell]
+    return coarse.repeat_interleave(cell, 2).repeat_interleave(cell, 3)[..., :height, :width]
 
 
 # Luminance table of ITU-T T.81 (JPEG), Annex K.1, for 8-bit samples.

@@ -13,15 +13,15 @@ from ..relation import AXES, TONE_AXES
 from ..validation import check_images, unknown_name
 from . import availability
 from .bank import BANK
-from .compose import check_generator, check_recipes, check_severity, resolve, table_of, working_precision
+from .compose import check_generator, check_recipes, check_severity, resolve, table_of, working_copy
 from .draws import Draws, check_probabilities, draws_for_batch
 from .recipe import Component, Recipe
 from .record import Distortion
 from .regions import REGIONS
-from .render import Renderer
+from .render import PIXELS_A_BATCH, Renderer, chunks, images_at_once
 from .targets import counterfactuals, target_weight, write_targets
 from .threads import spread
-from .tier_plans import DEFAULT_KINDS, KINDS, Plan, noise_like, plan_consensus, plan_tier, possible_kinds
+from .tier_plans import DEFAULT_KINDS, KINDS, Plan, acts_after, plan_consensus, plan_tier, possible_kinds
 from .tiers import Tier, build_tier
 
 DEFAULT_REGIONS: dict[str, float] = {"whole": 0.35, "soft": 0.3, "image": 0.15, "gradient": 0.1, "shape": 0.1}
@@ -103,6 +103,7 @@ class DistortionEngine:
             raise TypeError(f"distortions must be a sequence of names or operators, got the string {distortions!r}")
         chosen = list(BANK) if distortions is None else [resolve(one) for one in distortions]
         self._table = table_of(_that_can_run(chosen, missing_codecs))
+        self._missing_codecs = missing_codecs
         low, high = (check_severity("severity", value) for value in severity)
         if low > high:
             raise ValueError(f"severity must be a range (low, high), got {severity}")
@@ -133,6 +134,7 @@ class DistortionEngine:
             severity=self._severity,
             regions=self._regions,
             components=self._components,
+            missing_codecs=self._missing_codecs,
         )
 
     def __repr__(self) -> str:
@@ -162,16 +164,16 @@ class DistortionEngine:
         check_images("images", images)
         check_recipes(images, recipes, self._table)
         done = tuple(tuple(recipe) for recipe in recipes)
-        work = working_precision(images)
+        work = working_copy(images)
 
         # One block that every part writes into: the largest thing made here, not to be copied together.
         maps = work.new_zeros(len(done), len(AXES), *work.shape[-2:])
 
-        def render(indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-            part = slice(indices[0], indices[-1] + 1)
-            return _truth(work[part], done[part], self._table, maps[part])
+        def render(indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+            several = [slice(one[0], one[-1] + 1) for one in chunks(indices, images_at_once(work, PIXELS_A_BATCH))]
+            return [_truth(work[part], done[part], self._table, maps[part]) for part in several]
 
-        parts = spread(render, range(len(done)), work.device)
+        parts = [one for part in spread(render, range(len(done)), work.device) for one in part]
         distorted, weight = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return Triplet(images, distorted.to(images.dtype), maps, weight, done)
 
@@ -226,8 +228,7 @@ class DistortionEngine:
             for name in draws.shuffled(names):
                 if len(chosen) < count and not any(_cancels(one, self._table[name]) for one in chosen):
                     chosen.append(self._table[name])
-        # A smoothing operator would take away the noise whose target stays, so noise comes last.
-        chosen.sort(key=noise_like)
+        chosen.sort(key=acts_after)
         return tuple(
             Component(one.name, draws.uniform(*self._severity), draws.pick(self._regions), draws.new_seed())
             for one in chosen

@@ -78,7 +78,8 @@ def _fall_off(before: Tensor, after: Tensor) -> dict[str, Tensor]:
     """How much of the local brightness is gone, relative to where most of it is."""
     first, second = filters.fixed_gaussian(torch.cat((filters.luma(before), filters.luma(after)), dim=1), 4.0).unbind(1)
     lost = (1 - (second + _DARK) / (first + _DARK)).clamp(min=0)
-    return {"brightness": lost / lost.amax((1, 2), keepdim=True).clamp(min=1e-3)}
+    share = lost / lost.amax((1, 2), keepdim=True).clamp(min=1e-3)
+    return {"brightness": share, "saturation": share}
 
 
 _VEIL_FLOOR = 0.4
@@ -173,7 +174,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
     Distortion(
         "vignetting",
         "optics",
-        {"brightness": -1.0},
+        {"brightness": -1.0, "saturation": -0.4},
         (0.3, 2.2),
         vignetting,
         source="cosine-fourth law of illumination; own range, the corner seen at up to 66 degrees",
@@ -184,7 +185,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
     Distortion(
         "veiling_glare",
         "optics",
-        {"contrast": -1.0, "brightness": 0.7},
+        {"contrast": -1.0, "brightness": 0.7, "saturation": -0.7},
         (0.006, 0.6),
         veiling_glare,
         geometric=True,

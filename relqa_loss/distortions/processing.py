@@ -251,17 +251,20 @@ def local_tone_map(images: Tensor, amount: Tensor, generator: Randomness) -> Ten
 
 
 def jitter(images: Tensor, spread: Tensor, generator: Randomness) -> Tensor:
-    """Every pixel taken from a random place nearby, so that edges fray; spread = its standard deviation in pixels."""
+    """Every pixel taken from a random place nearby, so that edges fray; spread = its standard deviation in pixels.
+
+    The nearest pixel is taken: interpolation would smooth where it should fray.
+    """
     batch, _, height, width = images.shape
     offset = filters.normal((batch, 2, height, width), images, generator)
-    return warp(images, offset * filters.column(spread, images), mode="bilinear").clamp(0, 1)
+    return warp(images, offset * filters.column(spread, images), mode="nearest").clamp(0, 1)
 
 
 DISTORTIONS: tuple[Distortion, ...] = (
     Distortion(
         "oversharpen",
         "processing",
-        {"blur": -1.0, "ringing": 0.5},
+        {"blur": -1.0, "ringing": 0.5, "contrast": 0.4},
         (0.24, 12.0),
         oversharpen,
         geometric=True,
@@ -309,7 +312,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
     Distortion(
         "denoised",
         "processing",
-        {"blur": 1.0, "noise": 0.5, "chroma_noise": 0.5},
+        {"blur": 1.0},
         (0.0092, 0.4),
         denoised,
         geometric=True,

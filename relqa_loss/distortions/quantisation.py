@@ -87,8 +87,11 @@ def _few_colours(values: Tensor, places: Tensor, bits: Tensor) -> Tensor:
     luma_index, first, second = torch.minimum(torch.floor(places * cells), cells - 1).unbind(1)
     across = cells[:, 1]
     code = ((luma_index * across + first) * across + second).long().view(batch, 1, height * width)
+    # A pixel that is not a number has no cell: without the clamp it would index outside the sums.
+    count = int((luma_cells * chroma_cells**2).max())
+    code = code.clamp(0, count - 1)
     # Sums of whole numbers do not depend on the order in which an accelerator adds them.
-    sums = values.new_zeros(batch, 4, int((luma_cells * chroma_cells**2).max()))
+    sums = values.new_zeros(batch, 4, count)
     sums.scatter_add_(2, code.expand(-1, 4, -1), values.view(batch, 4, height * width))
     means = sums[:, :3].to(places.dtype) / sums[:, 3:].clamp(min=1).to(places.dtype)
     return means.gather(2, code.expand(-1, 3, -1)).view(places.shape)

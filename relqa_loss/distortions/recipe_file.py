@@ -173,6 +173,7 @@ def _component(values: object, where: str) -> Component:
     if unknown:
         raise ValueError(f"{where} has unknown entries: {', '.join(unknown)} (known: {', '.join(names)})")
     check_severity(f"severity of {entries['name']!r}", entries["severity"])
+    check_severity(f"extent of {entries['name']!r}", entries["extent"])
     check_seed(entries["seed"])
     return Component(**entries)
 

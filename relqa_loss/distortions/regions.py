@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..validation import unknown_name
-from . import draws
+from . import filters
 from .draws import Randomness
 
 # Smooth fields are built on a grid this many times coarser than the picture and then enlarged.
@@ -22,10 +22,7 @@ _LUMINANCE = (0.2126, 0.7152, 0.0722)
 
 def _uniform(images: Tensor, generator: Randomness, low: float, high: float) -> Tensor:
     """One number in [low, high) for each image: (B, 1, 1, 1)."""
-    # In the dtype of the images, unlike filters.uniform: float64 regions have draws of their own, which are part of the
-    # seeded behaviour of the engine.
-    draw = draws.uniform((images.shape[0], 1, 1, 1), generator, images.dtype)
-    return low + (high - low) * draw
+    return low + (high - low) * filters.uniform((images.shape[0], 1, 1, 1), images, generator)
 
 
 def _low_size(images: Tensor) -> tuple[int, int]:
@@ -42,7 +39,7 @@ def _smooth_field(images: Tensor, generator: Randomness) -> Tensor:
     for cells, amplitude in ((3, 1 - share), (7, share)):
         rows = min(24, math.ceil(cells * height / min(height, width)))
         columns = min(24, math.ceil(cells * width / min(height, width)))
-        noise = draws.normal((images.shape[0], 1, rows, columns), generator, images.dtype)
+        noise = filters.normal((images.shape[0], 1, rows, columns), images, generator)
         field = field + amplitude * F.interpolate(noise, size=size, mode="bicubic", align_corners=True)
     return field
 

@@ -17,12 +17,11 @@ from .regions import NESTED, draw_region, grown_regions
 Job = tuple[int, Recipe]
 """A picture: the index of an image of the batch, and what becomes of it."""
 
-MOST_TOGETHER = 64
-"""Most images in one call of an operator on an accelerator: bounds the memory for what the operator makes on the way.
+PIXELS_A_CALL = 2**22
+"""Most pixels in one call of an operator on an accelerator: bounds the memory for what it makes on the way."""
 
-On the CPU it is one: operators differ from image to image, so few could share a call, and pictures are then bit for
-bit the same whatever their batch mates are.
-"""
+PIXELS_A_BATCH = 2**24
+"""Most pixels of images that one renderer keeps all the steps of, on an accelerator."""
 
 # The region of a component must not repeat the numbers of its operator, which is seeded with the bare seed.
 _REGION_SALT = 0x9E3779B97F4A7
@@ -31,6 +30,15 @@ _Outcome = tuple[int, Recipe, str, float, int]
 _Place = tuple[int, str, int, float]
 T = TypeVar("T")
 K = TypeVar("K")
+
+
+def images_at_once(images: Tensor, pixels: int) -> int:
+    """How many of the images (B, C, H, W) are worked on together, at most so many pixels.
+
+    On the CPU it is one: operators differ from image to image, so few could share a call, and pictures are then bit for
+    bit the same whatever their batch mates are.
+    """
+    return 1 if images.device.type == "cpu" else max(1, pixels // images[0, 0].numel())
 
 
 class Renderer:
@@ -52,7 +60,7 @@ class Renderer:
     def __init__(self, images: Tensor, table: Mapping[str, Distortion], *, together: int | None = None) -> None:
         self.images = images
         self.table = table
-        self.together = together or (1 if images.device.type == "cpu" else MOST_TOGETHER)
+        self.together = together or images_at_once(images, PIXELS_A_CALL)
         self._pictures: dict[Job, Tensor] = {(i, ()): images[i : i + 1] for i in range(images.shape[0])}
         self._displacements: dict[Job, Tensor | None] = {}
         self._outcomes: dict[_Outcome, Tensor] = {}

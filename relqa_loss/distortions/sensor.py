@@ -60,23 +60,29 @@ def row_noise(images: Tensor, sigma: Tensor, generator: Randomness) -> Tensor:
     return (images + filters.column(sigma, images) * draw).clamp(0, 1)
 
 
+def _struck(images: Tensor, share: Tensor, generator: Randomness) -> Tensor:
+    """Mask (B, 1, H, W) of ``share`` of the pixels, nested in it; at least one of each picture."""
+    draw = filters.uniform((images.shape[0], 1, *images.shape[-2:]), images, generator)
+    return (draw < filters.column(share, images)) | (draw == draw.amin((2, 3), keepdim=True))
+
+
 def hot_pixels(images: Tensor, share: Tensor, generator: Randomness) -> Tensor:
     """Pixels stuck at a saturated colour (one or two channels full, the rest empty); share of all pixels."""
     batch, _, height, width = images.shape
-    place = filters.uniform((batch, 1, height, width), images, generator)
+    struck = _struck(images, share, generator)
     hue = filters.uniform((batch, 1, height, width), images, generator)
     code = (hue * 6).floor() + 1
     # the binary digits of 1..6: every saturated colour, neither black nor white
     colour = torch.cat([torch.remainder(torch.div(code, 2**k, rounding_mode="floor"), 2) for k in range(3)], dim=1)
-    return torch.where(place < filters.column(share, images), colour, images).clamp(0, 1)
+    return torch.where(struck, colour, images).clamp(0, 1)
 
 
 def impulse_noise(images: Tensor, share: Tensor, generator: Randomness) -> Tensor:
     """Salt and pepper: pixels flipped to black or white; share of all pixels."""
     batch, _, height, width = images.shape
-    place = filters.uniform((batch, 1, height, width), images, generator)
+    struck = _struck(images, share, generator)
     value = filters.uniform((batch, 1, height, width), images, generator).round()
-    return torch.where(place < filters.column(share, images), value, images).clamp(0, 1)
+    return torch.where(struck, value, images).clamp(0, 1)
 
 
 def rgb_noise(images: Tensor, sigma: Tensor, generator: Randomness) -> Tensor:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import pairwise
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -44,12 +45,20 @@ def spread(function: Callable[[Sequence[Item]], T], items: Sequence[Item], devic
     count = min(threads, len(items))
     bounds = [round(k * len(items) / count) for k in range(count + 1)]
     parts = [items[start:end] for start, end in pairwise(bounds)]
-    try:
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(plainly, parts))
-    finally:
-        # The setting is the thread's own, but what threads started later begin with is shared: put that back.
+    started = Barrier(count + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        # Asking makes the thread take its number now; else its first operation would take what is shared by then.
+        torch.get_num_threads()
+        started.wait()
+
+    with ThreadPoolExecutor(count, initializer=begin) as pool:
+        results = pool.map(plainly, parts)
+        started.wait()
+        # The setting is each thread's own, but what threads started later begin with is shared: put that back at once.
         torch.set_num_threads(threads)
+        return list(results)
 
 
 def for_each(

@@ -63,6 +63,14 @@ def noise_like(distortion: Distortion) -> bool:
     return any(distortion.effects.get(axis, 0.0) > 0 for axis in NOISE_AXES)
 
 
+def acts_after(distortion: Distortion) -> int:
+    """Rank in which operators of one picture act: what smooths before what adds noise, pure noise last of all.
+
+    Otherwise the smoothing would take away the noise whose target stays.
+    """
+    return noise_like(distortion) + (noise_like(distortion) and not distortion.smooths)
+
+
 def dominance_conflict(distortions: Sequence[Distortion]) -> str | None:
     """Why these operators may not stand together in a dominance tier, or None if they may."""
     for one in distortions:
@@ -106,8 +114,7 @@ def plan_dominance(
     seeds: Sequence[int],
 ) -> Plan:
     """The same operators, draws and regions under several severity vectors, which decide the order."""
-    # Noise last: nothing that follows can take it away again.
-    acting = sorted(range(len(distortions)), key=lambda k: noise_like(distortions[k]))
+    acting = sorted(range(len(distortions)), key=lambda k: acts_after(distortions[k]))
     recipes = tuple(
         tuple(Component(distortions[k].name, vector[k], regions[k], seeds[k]) for k in acting) for vector in strengths
     )

@@ -15,13 +15,13 @@ from .compose import (
     check_severity,
     resolve,
     table_of,
-    working_precision,
+    working_copy,
 )
 from .draws import Draws, draws_for_batch
 from .panel import panel_order
 from .recipe import Recipe
 from .record import Distortion
-from .render import Renderer
+from .render import PIXELS_A_BATCH, Renderer, chunks, images_at_once
 from .threads import spread
 from .tier_plans import (
     Plan,
@@ -77,19 +77,21 @@ def build_tier(images: Tensor, plans: Sequence[Plan], table: Mapping[str, Distor
         The tier. Where pictures turn out bitwise equal although others should lie between them, nothing is claimed of
         that image.
     """
-    work = working_precision(images)
+    work = working_copy(images)
 
     def render(indices: Sequence[int]) -> Tensor:
-        renderer = Renderer(work[indices[0] : indices[-1] + 1], table)
-        jobs = [(k, recipe) for k, index in enumerate(indices) for recipe in plans[index].recipes]
-        return torch.cat(renderer.render(jobs))
+        pictures: list[Tensor] = []
+        for part in chunks(indices, images_at_once(work, PIXELS_A_BATCH)):
+            jobs = [(k, recipe) for k, index in enumerate(part) for recipe in plans[index].recipes]
+            pictures += Renderer(work[part[0] : part[-1] + 1], table).render(jobs)
+        return torch.cat(pictures)
 
     pictures = torch.cat(spread(render, range(len(plans)), work.device)).to(images.dtype)
     pictures = pictures.unflatten(0, (len(plans), -1))
     size = pictures.shape[1]
     orders = [
         panel_order(image, stack) if plan.kind == "consensus" else plan.order().to(stack.device)
-        for plan, image, stack in zip(plans, work, working_precision(pictures.flatten(0, 1)).split(size), strict=True)
+        for plan, image, stack in zip(plans, work, working_copy(pictures.flatten(0, 1)).split(size), strict=True)
     ]
     orders = [_without_equals(order, stack) for order, stack in zip(orders, pictures, strict=True)]
     return Tier(

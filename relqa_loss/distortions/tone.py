@@ -145,7 +145,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
     Distortion(
         "gamma_lighten",
         "tone",
-        {"brightness": 1.0, "contrast": -0.5},
+        {"brightness": 1.0, "contrast": -0.5, "saturation": -0.4},
         (0.965, 0.33),
         gamma,
         geometric=True,

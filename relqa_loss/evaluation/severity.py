@@ -141,9 +141,11 @@ def check_severity_steps(
 
     Returns:
         JSON-able: ``steps``, ``monotone``, ``share``, ``bitwise_equal``, ``epsilon``, ``goal``; ``per_operator`` (the
-        same four figures, and the median visibilities ``before`` and ``after``); ``exceptions`` (operator, photograph,
-        severity at both ends of the step, fall), the largest first; ``spread`` (see :func:`spread`);
-        ``left_out`` (operators left out of the spread, by reason), ``photographs``, ``panel``.
+        same four figures, and the median visibilities ``before`` and ``after``); ``strict`` (the same four without the
+        step from the untouched picture, where any fall counts and an equal picture does too); ``exceptions``
+        (operator, photograph, severity at both ends of the step, fall), the largest first; ``spread`` and
+        ``spread_of_all`` (see :func:`spread`); ``left_out`` (operators that stand apart, by reason; those above the
+        foot stay in the spread), ``photographs``, ``panel``.
 
     Raises:
         ValueError: no photograph, or no operator that can be measured.
@@ -172,7 +174,9 @@ def check_severity_steps(
         }
     known = committed_table() if table is None else table
     left_out = listed(known, distortions)
-    kept = [one.name for one in bank if not any(one.name in group for group in left_out.values())]
+    # Those that start above the foot stay in: the weak end of the severities is where they differ from the others.
+    out = {name for reason, group in left_out.items() if reason != "above_foot" for name in group}
+    kept = [one.name for one in bank if one.name not in out]
     curves = report["per_operator"]
     report["spread"] = {when: spread({name: curves[name][when] for name in kept}) for when in ("before", "after")} | {
         "operators": len(kept)
@@ -212,8 +216,10 @@ def _steps(operators: Sequence[str], photographs: Sequence[str], seen: Tensor, e
             "bitwise_equal": int(same.sum()),
         }
 
+    later = slice(1, None)
     return {
         **counts(bad, equal),
+        "strict": counts(((fall > 0) | equal)[:, later], equal[:, later]),
         "epsilon": EPSILON,
         "goal": GOAL,
         "per_operator": {name: counts(bad[row], equal[row]) for row, name in enumerate(operators)},

@@ -103,7 +103,9 @@ def write_severity_report(report: Mapping[str, Any], folder: Path) -> list[Path]
         f"Adjacent steps of 0.1 that are monotone by the panel's consensus: **{100 * report['share']:.2f} %** "
         f"({report['monotone']} of {report['steps']}; goal {100 * report['goal']:.0f} %). A step counts as monotone "
         f"where the visibility does not fall by more than {report['epsilon']}. {report['bitwise_equal']} steps change "
-        "nothing at all (bitwise equal pictures, counted as monotone).",
+        "nothing at all (bitwise equal pictures, counted as monotone). From severity 0.1 on, where any fall at all "
+        f"counts and an equal picture does too: {100 * report['strict']['share']:.2f} % of "
+        f"{report['strict']['steps']}.",
         "",
         *_spread_lines(before, after, kept),
         *_left_out_lines(report["left_out"]),

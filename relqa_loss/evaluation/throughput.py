@@ -98,17 +98,24 @@ def measure_throughput(
     say = progress or (lambda text: None)
     chosen = [one for one in (BANK if distortions is None else distortions) if can_run(one)]
     crops = draw_crops(photographs, BATCH.get(device.type, 256), size)
+    found: list[dict[str, Any]] = []
+    missing: dict[str, str] = {}
     with torch.no_grad():
-        say(f"{len(chosen)} operators")
-        jpeg_ms, operators = _time_operators(chosen, crops, device, repeats)
         say("engine")
         engine = _time_engine(chosen, photographs, size, device, seconds, workers, say)
-        found: list[dict[str, Any]] = []
-        missing: dict[str, str] = {}
-        if peers:
-            say("other packages")
-            packages, missing = load_peers(crops.to(device), torch.get_num_threads())
-            found = _time_peers(packages, crops.shape[0], device, repeats)
+        threads = torch.get_num_threads()
+        # One thread for each operator, for the round trip and for other packages: Pillow and most of them have no more,
+        # and ratios should not depend on the cores.
+        torch.set_num_threads(1)
+        try:
+            say(f"{len(chosen)} operators")
+            jpeg_ms, operators = _time_operators(chosen, crops, device, repeats)
+            if peers:
+                say("other packages")
+                packages, missing = load_peers(crops.to(device), 1)
+                found = _time_peers(packages, crops.shape[0], device, repeats)
+        finally:
+            torch.set_num_threads(threads)
     return {
         "setup": _setup(device, size, crops.shape[0], len(photographs), workers),
         "jpeg_ms": jpeg_ms,

@@ -79,7 +79,7 @@ def judge(tier: Tier, reference: Prepared, strength: Sequence[Sequence[float]]) 
 
 
 def dominance_pairs(distortions: Sequence[Distortion], seed: int) -> list[tuple[Distortion, Distortion]]:
-    """Pairs that may stand together: each operator with up to ``PARTNERS`` others of its draw."""
+    """Pairs that may stand together, in random order: each operator with ``PARTNERS`` others or more, if there are."""
     random = np.random.default_rng(seed)
     allowed = [pair for pair in combinations(distortions, 2) if dominance_conflict(pair) is None]
     partners = dict.fromkeys((one.name for one in distortions), 0)
@@ -87,7 +87,7 @@ def dominance_pairs(distortions: Sequence[Distortion], seed: int) -> list[tuple[
     for index in random.permutation(len(allowed)):
         one, other = allowed[index]
         if min(partners[one.name], partners[other.name]) < PARTNERS:
-            chosen.append((one, other))
+            chosen.append((one, other) if random.random() < 0.5 else (other, one))
             partners[one.name] += 1
             partners[other.name] += 1
     return chosen
@@ -156,7 +156,9 @@ def _tier_verdict(kind: str, members: tuple[Distortion, ...], crops: Tensor, ref
     if kind == "inclusion":
         tier = inclusion(crops, members[0], INCLUSION_SEVERITY, EXTENTS, generator=generator)
         return judge(tier, reference, [(extent,) for extent in EXTENTS])
-    return judge(dominance(crops, members, STRENGTHS, generator=generator), reference, STRENGTHS)
+    # Everywhere for half of the pairs, the second in a region of its own for the others.
+    regions = ["whole", "soft" if stable_seed(members[0].name, seed) % 2 else "whole"]
+    return judge(dominance(crops, members, STRENGTHS, regions=regions, generator=generator), reference, STRENGTHS)
 
 
 def _summary(
@@ -191,12 +193,18 @@ def _summary(
         for kind, entry in kinds.items()
         if entry["share"] > LIMIT
     ]
+    pairs = {name: _entry(total) for name, total in per_pair.items()}
+    above += [
+        {"operator": name, "kind": "dominance", "share": entry["share"]}
+        for name, entry in pairs.items()
+        if entry["share"] > LIMIT
+    ]
     return {
         "pairs": sum(int(one.order.sum()) for one in verdicts.values()),
         "contradicted": len(wrong),
         "above_limit": sorted(above, key=lambda one: -one["share"]),
         "per_operator": entries,
-        "per_pair": {name: _entry(total) for name, total in per_pair.items()},
+        "per_pair": pairs,
         "disagreements": wrong,
     }
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ..distortions import Component, Distortion, DistortionEngine, Recipe
 from ..distortions.availability import pillow_with
-from ..distortions.compose import check_severity, operate, place, resolve, seeded, working_precision
+from ..distortions.compose import check_severity, operate, place, resolve, seeded, working_copy
 from ..distortions.draws import SEED_LIMIT, Draws
 from ..distortions.filters import LUMA
 from ..distortions.regions import REGIONS
@@ -49,7 +49,8 @@ _KEYPOINTS: tuple[Any, ...] = (tv_tensors.KeyPoints,) if hasattr(tv_tensors, "Ke
 _PLACED = (tv_tensors.Mask, tv_tensors.BoundingBoxes, *_KEYPOINTS)
 _ROTATED = ("CXCYWHR", "XYWHR", "XYXYXYXY")
 
-# Rounds of the search for where a point goes: smooth displacements of the bank are found to below 0.01 pixels.
+# Rounds of the search for where a point goes: displacements of the bank are found to below 0.01 pixels, save where the
+# rim of a region folds them.
 _ROUNDS = 12
 
 
@@ -311,7 +312,7 @@ def _frames(picture: Any) -> Tensor:
             "(v2.ToDtype(torch.float32, scale=True))"
         )
     frames = values.reshape(-1, *values.shape[-3:]).expand(-1, 3, -1, -1)
-    frames = frames.float() / 255 if frames.dtype == torch.uint8 else working_precision(frames)
+    frames = frames.float() / 255 if frames.dtype == torch.uint8 else working_copy(frames)
     check_images("images", frames)
     return frames.clamp(0, 1)
 

@@ -22,7 +22,7 @@ from relqa_loss.distortions import (
     ladder,
 )
 from relqa_loss.distortions.panel import MIN_PANEL_SIDE, panel_scores
-from relqa_loss.distortions.tier_plans import KINDS, dominance_conflict, noise_like
+from relqa_loss.distortions.tier_plans import KINDS, acts_after, dominance_conflict
 
 
 def seeded(seed: int = 0) -> Generator:
@@ -166,7 +166,7 @@ def test_random_dominance_keeps_its_rules(make_photos: Callable[..., Tensor]) ->
         parts = named(*(part.name for part in recipes[0]))
         assert len(parts) in (2, 3) and dominance_conflict(parts) is None
         assert len({tuple((part.name, part.seed, part.region) for part in recipe) for recipe in recipes}) == 1
-        assert [noise_like(part) for part in parts] == sorted(noise_like(part) for part in parts)
+        assert [acts_after(part) for part in parts] == sorted(acts_after(part) for part in parts)
         vectors = [tuple(part.severity for part in recipe) for recipe in recipes]
         assert len(set(vectors)) == 5 and all(any(vector) for vector in vectors)
         for one, other in product(vectors, vectors):
