@@ -29,17 +29,36 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def exporting() -> bool:
+    """Whether ``torch.export`` is tracing: what is chosen by size then holds for all sizes the program will ever see.
+
+    Torch before 2.7 cannot tell export from compilation.
+    """
+    return bool(getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)())
+
+
 def padding_to_multiple(height: int, width: int, multiple: int) -> tuple[int, int]:
     """Rows and columns to add at the bottom and the right so that both sides divide by ``multiple``."""
-    return -height % multiple, -width % multiple
+    # Not -side % multiple: torch 2.14 cannot compile the remainder of a negative dynamic size.
+    above = multiple - 1
+    return (height + above) // multiple * multiple - height, (width + above) // multiple * multiple - width
 
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     """Repeat the last row and column until both sides divide by ``multiple``."""
     bottom, right = padding_to_multiple(images.shape[-2], images.shape[-1], multiple)
-    if bottom == 0 and right == 0:
+    if not exporting() and bottom == 0 and right == 0:
         return images
     return F.pad(images, (0, right, 0, bottom), mode="replicate")
+
+
+def cut_padding(maps: Tensor, height: int, width: int) -> Tensor:
+    """The upper left ``height`` x ``width`` pixels of maps (B, C, H', W')."""
+    if exporting():
+        # A slice is contiguous or not, depending on the size; a copy always is.
+        rows, columns = (torch.arange(side, device=maps.device) for side in (height, width))
+        return maps.index_select(2, rows).index_select(3, columns)
+    return maps[..., :height, :width]
 
 
 DIFFERENCE_SCALE = 0.1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import huggingface_hub
 import torch
@@ -14,47 +14,21 @@ from torch import Tensor, nn
 
 from . import weights as weights_module
 from .predictor import DistortionPredictor, PairFeatures
+from .prepared import PreparedReference
 from .relation import AXES, Relation, axis_index
 from .scorer import DistanceTerms, RelationalScorer
-from .validation import check_pair, unknown_name
+from .settings import Reduction, axis_weight_vector, check_reduction, normalise_weight, range_ends, reduce
+from .tiles import TiledPair, check_tile
+from .validation import check_images, check_pair
 
-Reduction = Literal["mean", "sum", "none"]
-REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum", "none")
 DEFAULT_WEIGHTS = "relqa-v1"
 
 
-def _check_reduction(reduction: str) -> None:
-    if reduction not in REDUCTIONS:
-        raise ValueError(unknown_name("reduction", reduction, REDUCTIONS))
+class _Encoded(NamedTuple):
+    """Images in [0, 1] in the networks' dtype, and the predictor's features of them."""
 
-
-def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
-    return values.mean() if reduction == "mean" else values.sum() if reduction == "sum" else values
-
-
-def _axis_weight_vector(axis_weights: Mapping[str, float] | None) -> Tensor:
-    if axis_weights is not None and not isinstance(axis_weights, Mapping):
-        raise TypeError(f"axis_weights must map axis names to factors, got {type(axis_weights).__name__}")
-    vector = torch.ones(len(AXES), dtype=torch.float32, device="cpu")
-    for name, value in (axis_weights or {}).items():
-        index = axis_index(name)
-        if not isinstance(value, int | float):
-            raise TypeError(f"axis_weights[{name!r}] must be a number, got {value!r}")
-        if not 0 <= value < float("inf"):
-            raise ValueError(f"axis_weights[{name!r}] must be finite and >= 0, got {value}")
-        vector[index] = value
-    return vector
-
-
-def _range_ends(data_range: float | tuple[float, float]) -> tuple[float, float]:
-    ends = (0, data_range) if isinstance(data_range, int | float) else data_range
-    if isinstance(ends, tuple | list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends):
-        low, high = float(ends[0]), float(ends[1])
-        if 0 < high - low < float("inf"):
-            return low, high
-    raise ValueError(
-        f"data_range must be a number > 0 or a pair (low, high), finite and low < high, got {data_range!r}"
-    )
+    images: Tensor
+    features: tuple[Tensor, ...]
 
 
 class RelationalLoss(nn.Module):
@@ -86,10 +60,10 @@ class RelationalLoss(nn.Module):
         axis_weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        _check_reduction(reduction)
+        check_reduction(reduction)
         self.reduction: Reduction = reduction
-        self.data_range = _range_ends(data_range)
-        self.register_buffer("axis_weights", _axis_weight_vector(axis_weights), persistent=False)
+        self.data_range = range_ends(data_range)
+        self.register_buffer("axis_weights", axis_weight_vector(axis_weights), persistent=False)
         loaded = weights_module.load(weights_module.resolve(weights))
         self.weights_name = str(weights)
         self.weights_config = loaded.config
@@ -112,14 +86,22 @@ class RelationalLoss(nn.Module):
         """Settings, for ``print(loss_fn)``."""
         return f"weights={self.weights_name!r}, reduction={self.reduction!r}, data_range={self.data_range}"
 
-    def forward(self, pred: Tensor, ref: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        pred: Tensor,
+        ref: Tensor | PreparedReference,
+        *,
+        weight: Tensor | None = None,
+        tile: int | None = None,
+    ) -> Tensor:
         """Distance between ``pred`` and ``ref``: lower is better, exactly 0 for equal images.
 
         Args:
             pred: (B, 3, H, W), RGB, sRGB-encoded, in ``data_range``; H and W at least 16.
-            ref: same shape and device; receives gradients only if it asks for them.
+            ref: same shape and device, or :meth:`prepare` of it; receives gradients only if it asks for them.
             weight: (B, 1, H, W) or (B, H, W), >= 0, how much each pixel counts; normalised to mean 1 per image.
                 Signs are not checked, since that would wait for the device; a weight that is 0 everywhere gives 0.
+            tile: as in :meth:`relate`.
 
         Returns:
             A scalar, or (B,) with ``reduction="none"``.
@@ -128,47 +110,103 @@ class RelationalLoss(nn.Module):
             TypeError: not float tensors.
             ValueError: wrong rank, channels or size, or different shapes or devices.
         """
-        a, b = self._prepare("pred", pred, "ref", ref)
-        _, terms = self._compare(a, b, self.predictor.encode(a), self.predictor.encode(b), weight)
-        return _reduce(terms.parts.sum(dim=1) + terms.floor, self.reduction)
+        self._check("pred", pred, "ref", ref)
+        if tile is None:
+            _, terms = self._compare(self._encode(pred), self._encode(ref), weight)
+        else:
+            terms = self._in_tiles(pred, "ref", ref, tile, weight).terms()[0]
+        return reduce(_distance(terms), self.reduction)
 
-    def relate(self, a: Tensor, b: Tensor, ref: Tensor | None = None) -> Relation:
+    def prepare(self, ref: Tensor) -> PreparedReference:
+        """Features of a reference that is compared again and again, computed once.
+
+        What it gives back goes wherever ``ref``, and the ``b`` of :meth:`relate`, do, with the same values bit for bit
+        in eager mode. The reference gets no gradient through it. Call it under the autocast that the loss runs under.
+
+        Args:
+            ref: (B, 3, H, W) in ``data_range``.
+
+        Raises:
+            TypeError: not a float tensor.
+            ValueError: wrong rank, channels or size.
+        """
+        check_images("ref", ref)
+        # Tensors made in inference mode could not take part in a later backward pass.
+        with torch.inference_mode(False), torch.no_grad():
+            images, features = self._encode(ref.clone())
+        return PreparedReference(images, features, self.data_range, self._digest())
+
+    def relate(
+        self,
+        a: Tensor,
+        b: Tensor | PreparedReference,
+        ref: Tensor | PreparedReference | None = None,
+        *,
+        tile: int | None = None,
+    ) -> Relation:
         """Everything there is to say of a compared with b.
 
         Args:
             a: (B, 3, H, W), RGB, sRGB-encoded, in ``data_range``; H and W at least 16.
-            b: same shape and device.
-            ref: the original both come from, same shape, or None. With it the score is
+            b: same shape and device, or :meth:`prepare` of it.
+            ref: the original both come from, same shape, prepared or not, or None. With it the score is
                 ``distance(b, ref) - distance(a, ref)``; without it, a learned judgement of the two images alone,
                 which stays near 0 where a pair cannot tell (a brighter version of what?).
+            tile: None, or compute in tiles of at most this side in pixels, a multiple of 16, for pictures that do not
+                fit into memory at once: the values of one pass up to rounding, in the memory of
+                ``(tile + 2 * 96)^2`` pixels. Maps are assembled tile by tile, in a second pass, when asked for. In a
+                backward pass each tile is computed again. Not for prepared references, which hold a whole picture.
 
         Returns:
             A :class:`Relation`. Maps and score are computed when first asked for.
+
+        Raises:
+            TypeError: not float tensors, or ``tile`` is not an int.
+            ValueError: wrong rank, channels or size, different shapes or devices, a prepared reference of another
+                shape, device, dtype, range or weights, or a wrong ``tile``.
         """
         if ref is not None:
-            check_pair("a", a, "ref", ref)
-        first, second = self._prepare("a", a, "b", b)
+            self._check("a", a, "ref", ref)
+        self._check("a", a, "b", b)
+        if tile is not None:
+            return self._relate_in_tiles(a, b, ref, tile)
         # Two calls of equal shape: inside one batch the last bits could depend on the position, and identity would
         # not be 0.
-        of_first, of_second = self.predictor.encode(first), self.predictor.encode(second)
-        pair, terms = self._compare(first, second, of_first, of_second)
+        first, second = self._encode(a), self._encode(b)
+        pair, terms = self._compare(first, second)
 
         def compute_score() -> Tensor:
             if ref is None:
                 return self.scorer.judge(pair)
-            anchor = self._in_unit_range(ref)
-            of_anchor = self.predictor.encode(anchor)
-            _, of_a = self._compare(first, anchor, of_first, of_anchor)
-            _, of_b = self._compare(second, anchor, of_second, of_anchor)
-            return (of_b.parts.sum(dim=1) + of_b.floor) - (of_a.parts.sum(dim=1) + of_a.floor)
+            anchor = self._encode(ref)
+            _, of_a = self._compare(first, anchor)
+            _, of_b = self._compare(second, anchor)
+            return _distance(of_b) - _distance(of_a)
 
         return Relation(
-            distance=terms.parts.sum(dim=1) + terms.floor,
+            distance=_distance(terms),
             parts=terms.parts,
             floor=terms.floor,
-            decode_maps=lambda: self.predictor.decode(pair, first, second),
+            decode_maps=lambda: self.predictor.decode(pair, first.images, second.images),
             compute_score=compute_score,
         )
+
+    def _relate_in_tiles(
+        self, a: Tensor, b: Tensor | PreparedReference, ref: Tensor | PreparedReference | None, tile: int
+    ) -> Relation:
+        pair = self._in_tiles(a, "b", b, tile)
+        anchored = (
+            () if ref is None else (self._in_tiles(a, "ref", ref, tile), self._in_tiles(pair.b, "ref", ref, tile))
+        )
+        terms, judgement = pair.terms()
+
+        def compute_score() -> Tensor:
+            if not anchored:
+                return judgement
+            of_a, of_b = (_distance(each.terms()[0]) for each in anchored)
+            return of_b - of_a
+
+        return Relation(_distance(terms), terms.parts, terms.floor, pair.maps, compute_score)
 
     def info(self) -> dict[str, Any]:
         """Name, sha256 and provenance of the weights: to be printed beside reported figures."""
@@ -224,46 +262,54 @@ class RelationalLoss(nn.Module):
             )
         return str(commit.commit_url)
 
-    def _prepare(self, a_name: str, a: Tensor, b_name: str, b: Tensor) -> tuple[Tensor, Tensor]:
-        check_pair(a_name, a, b_name, b)
-        return self._in_unit_range(a), self._in_unit_range(b)
+    def _check(self, a_name: str, a: Tensor, b_name: str, b: Tensor | PreparedReference) -> None:
+        if isinstance(b, PreparedReference):
+            check_images(a_name, a)
+            b.check_fits(b_name, a_name, a, self.axis_weights.dtype, self.data_range, self._digest())
+        else:
+            check_pair(a_name, a, b_name, b)
+
+    def _digest(self) -> str:
+        return str(self.weights_config["files"][weights_module.PREDICTOR_FILE])
 
     def _in_unit_range(self, images: Tensor) -> Tensor:
         low, high = self.data_range
         images = images.to(self.axis_weights.dtype)
         return images if (low, high) == (0.0, 1.0) else (images - low) / (high - low)
 
-    def _compare(
-        self,
-        a: Tensor,
-        b: Tensor,
-        features_a: Sequence[Tensor],
-        features_b: Sequence[Tensor],
-        weight: Tensor | None = None,
-    ) -> tuple[PairFeatures, DistanceTerms]:
-        pair = self.predictor.relate(a, b, features_a, features_b)
-        terms = self.scorer.distance_terms(pair, a, b, None if weight is None else normalise_weight(weight, a))
+    def _encode(self, images: Tensor | PreparedReference) -> _Encoded:
+        if isinstance(images, PreparedReference):
+            return _Encoded(images.images, images.features)
+        images = self._in_unit_range(images)
+        return _Encoded(images, self.predictor.encode(images))
+
+    def _compare(self, a: _Encoded, b: _Encoded, weight: Tensor | None = None) -> tuple[PairFeatures, DistanceTerms]:
+        pair = self.predictor.relate(a.images, b.images, a.features, b.features)
+        normalised = None if weight is None else normalise_weight(weight, a.images)
+        terms = self.scorer.distance_terms(pair, a.images, b.images, normalised)
         return pair, DistanceTerms(terms.parts * self.axis_weights, terms.floor)
 
+    def _in_tiles(
+        self, a: Tensor, b_name: str, b: Tensor | PreparedReference, tile: int, weight: Tensor | None = None
+    ) -> TiledPair:
+        check_tile(tile)
+        if isinstance(b, PreparedReference):
+            raise ValueError(f"{b_name} is prepared, which holds features of the whole picture: with tile, pass images")
+        return TiledPair(
+            predictor=self.predictor,
+            scorer=self.scorer,
+            axis_weights=self.axis_weights,
+            unit_range=self._in_unit_range,
+            a=a,
+            b=b,
+            weight=None if weight is None else normalise_weight(weight, a, self.axis_weights.dtype),
+            tile=tile,
+            recorded=torch.is_grad_enabled(),
+        )
 
-def normalise_weight(weight: Tensor, images: Tensor) -> Tensor:
-    """Weight map (B, 1, H, W) of mean 1 per image, from (B, 1, H, W) or (B, H, W), in the dtype of ``images``.
 
-    Raises:
-        TypeError: not a tensor.
-        ValueError: another shape than ``images`` or another device.
-    """
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"weight must be a torch.Tensor, got {type(weight).__name__}")
-    batch, _, height, width = images.shape
-    if tuple(weight.shape) not in ((batch, 1, height, width), (batch, height, width)):
-        wanted = f"({batch}, 1, {height}, {width}) or ({batch}, {height}, {width})"
-        raise ValueError(f"weight must have shape {wanted}, got {tuple(weight.shape)}")
-    if weight.device != images.device:
-        raise ValueError(f"weight must be on {images.device} like the images, got {weight.device}")
-    weight = weight.reshape(batch, 1, height, width).to(images.dtype)
-    mean = weight.mean(dim=(1, 2, 3), keepdim=True)
-    return weight / mean.clamp_min(torch.finfo(weight.dtype).tiny)
+def _distance(terms: DistanceTerms) -> Tensor:
+    return terms.parts.sum(dim=1) + terms.floor
 
 
 class SpatiallyWeightedLoss(nn.Module):
@@ -294,7 +340,7 @@ class SpatiallyWeightedLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        _check_reduction(reduction)
+        check_reduction(reduction)
         if not 0 <= strength < float("inf"):
             raise ValueError(f"strength must be finite and >= 0, got {strength}")
         if not isinstance(base, nn.Module):
@@ -308,7 +354,7 @@ class SpatiallyWeightedLoss(nn.Module):
         self.strength = strength
         self.reduction: Reduction = reduction
 
-    def weights(self, pred: Tensor, ref: Tensor) -> Tensor:
+    def weights(self, pred: Tensor, ref: Tensor | PreparedReference) -> Tensor:
         """Detached weight map (B, 1, H, W) of mean 1 per image, in float32 or the dtype of the relational loss."""
         with torch.no_grad():
             maps = self.relational_loss.relate(pred, ref).maps[:, self.channels]
@@ -333,4 +379,4 @@ class SpatiallyWeightedLoss(nn.Module):
         if values.ndim == 3:
             values = values.unsqueeze(1)
         weighted = (values * self.weights(pred, ref).to(values.dtype)).mean(dim=(1, 2, 3))
-        return _reduce(weighted, self.reduction)
+        return reduce(weighted, self.reduction)

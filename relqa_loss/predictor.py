@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import DifferenceTexture, Encoder, PairBlock, pad_to_multiple, scaled
+from .layers import DifferenceTexture, Encoder, PairBlock, cut_padding, pad_to_multiple, scaled
 from .relation import AXES
 from .validation import check_pair
 
@@ -18,6 +18,13 @@ VISIBLE_STEP = 2 / 255
 
 SURROUND = 1.0
 """How strongly the 9x9 surround holds a map down: 0 would let the neighbourhood of a strong defect saturate with it."""
+
+
+REACH = 2 + (2 + 4 + 8 + 16) + (2 * 16 + 2 * 8 + 4 + 2)
+"""How far, in pixels, from a region whose corners divide by 16 anything computed inside it can look: bilinear
+upsampling of half-resolution maps, one 3x3 convolution in the pair network at strides 2, 4, 8 and 16, and on the way to
+the coarsest features two in a residual at strides 16 and 8, one at 4 and one at 2. Patch projections and nearest
+upsampling add nothing, since on the way down each step ends at a border of the next coarser cells."""
 
 
 class PairFeatures(NamedTuple):
@@ -76,6 +83,11 @@ class DistortionPredictor(nn.Module):
         """Sides of encoded images must divide by this; :meth:`encode` pads them."""
         return self.encoder.stride
 
+    @property
+    def margin(self) -> int:
+        """Pixels that a tile needs around it for values as in the whole picture: ``REACH``, rounded up to strides."""
+        return REACH + (-REACH % self.stride)
+
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features of one side of the pair at strides 2, 4, 8, 16.
 
@@ -112,7 +124,7 @@ class DistortionPredictor(nn.Module):
         """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood."""
         height, width = a.shape[-2:]
         maps = F.interpolate(self.half_resolution_maps(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return maps[..., :height, :width] * visible_difference(a, b)
+        return cut_padding(maps, height, width) * visible_difference(a, b)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Signed maps of a compared with b.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import DIFFERENCE_SCALE, at_least_float32, padding_to_multiple, scaled, smooth_abs
+from .layers import DIFFERENCE_SCALE, at_least_float32, exporting, padding_to_multiple, scaled, smooth_abs
 from .predictor import PairFeatures
 from .relation import AXES
 
@@ -73,6 +73,11 @@ def _pool(density: Tensor, weight: Tensor | None) -> Tensor:
     return density.mean(dim=(2, 3)) if weight is None else (density * weight).mean(dim=(2, 3))
 
 
+def pixel_error(a: Tensor, b: Tensor) -> Tensor:
+    """What the floor averages: (B, 3, H, W) >= 0, of the full-resolution difference, float32 at least."""
+    return at_least_float32(smooth_abs(a - b, FLOOR_SCALE))
+
+
 class RelationalScorer(nn.Module):
     """Distance of a pair, split by axis, and an unanchored judgement, from a :class:`DistortionPredictor`'s features.
 
@@ -132,20 +137,36 @@ class RelationalScorer(nn.Module):
         padding = padding_to_multiple(a.shape[-2], a.shape[-1], 16)
         mask = _padded_weight(a, weight, padding)
         reduced = None if mask is None else F.avg_pool2d(mask, 4)
+        per_axis = self.densities(pair)
+        error = pixel_error(a, b)
+        return self.combine(
+            _pool(per_axis, reduced),
+            _pool(per_axis * per_axis, reduced),
+            error.mean(dim=(1, 2, 3)) if weight is None else (error * weight).mean(dim=(1, 2, 3)),
+        )
+
+    def densities(self, pair: PairFeatures) -> Tensor:
+        """Density of each axis (B, len(AXES), H' / 4, W' / 4) >= 0 over the padded picture, float32 at least."""
         density = F.avg_pool2d(_mixed(pair.energy, self.fine), 2)
         for level, (term, even) in enumerate(zip(self.levels, pair.even, strict=True), start=1):
             at_level = term(pair.difference[level], even)
             density = density + F.interpolate(at_level, scale_factor=float(2 ** (level - 1)), mode="nearest")
         strength = at_least_float32(self.attribution(pair.odd[0])).square() + SMALLEST_SHARE
         share = strength / strength.sum(dim=1, keepdim=True)
-        per_axis = at_least_float32(density) * share * at_least_float32(self.gain).exp().view(1, -1, 1, 1)
-        mean, square = _pool(per_axis, reduced), _pool(per_axis * per_axis, reduced)
+        return at_least_float32(density) * share * at_least_float32(self.gain).exp().view(1, -1, 1, 1)
+
+    def combine(self, mean: Tensor, square: Tensor, error: Tensor) -> DistanceTerms:
+        """Parts and floor from means over the whole picture, which add up from those of its regions.
+
+        Args:
+            mean: (B, len(AXES)) weighted mean of the densities.
+            square: (B, len(AXES)) weighted mean of their squares.
+            error: (B,) weighted mean of :func:`pixel_error`.
+        """
         # A plain mean hides rare, strong errors (one lost block): the root mean square notices them.
         peak = square / (torch.sqrt(square + PEAK_SCALE**2) + PEAK_SCALE)
         parts = mean + F.softplus(at_least_float32(self.peak)) * peak
-        error = at_least_float32(smooth_abs(a - b, FLOOR_SCALE))
-        floor = error.mean(dim=(1, 2, 3)) if weight is None else (error * weight).mean(dim=(1, 2, 3))
-        return DistanceTerms(parts, floor * self.floor_weight)
+        return DistanceTerms(parts, error * self.floor_weight)
 
     @torch.no_grad()
     def rescale(self, factor: float) -> None:
@@ -155,11 +176,18 @@ class RelationalScorer(nn.Module):
     def judge(self, pair: PairFeatures) -> Tensor:
         """Unanchored judgement (B,): positive where a looks better than b; odd in the pair."""
         score = torch.zeros((), device=pair.total.device)
-        for project, gate, mix, odd, even in zip(
-            self.judges, self.judge_gates, self.judge_mix, pair.odd, pair.even, strict=True
-        ):
-            score = score + at_least_float32(mix(project(odd) * torch.tanh(gate(even)))).mean(dim=(1, 2, 3))
+        for density in self.judgements(pair):
+            score = score + density.mean(dim=(1, 2, 3))
         return score
+
+    def judgements(self, pair: PairFeatures) -> list[Tensor]:
+        """What :meth:`judge` averages over the padded picture: (B, 1, h, w) at strides 4, 8 and 16, odd in the pair."""
+        return [
+            at_least_float32(mix(project(odd) * torch.tanh(gate(even))))
+            for project, gate, mix, odd, even in zip(
+                self.judges, self.judge_gates, self.judge_mix, pair.odd, pair.even, strict=True
+            )
+        ]
 
     def forward(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Distance (B,) between a and b: parts and floor added up."""
@@ -169,7 +197,7 @@ class RelationalScorer(nn.Module):
 
 def _padded_weight(images: Tensor, weight: Tensor | None, padding: tuple[int, int]) -> Tensor | None:
     """Weight over the padded picture, of mean 1 there and 0 on the padding; None where everything weighs the same."""
-    if padding == (0, 0):
+    if not exporting() and padding == (0, 0):
         return weight
     batch, _, height, width = images.shape
     mask = images.new_ones((batch, 1, height, width)) if weight is None else weight

@@ -33,6 +33,9 @@ COMMANDS = [
     ["benchmark", "severity"],
     ["benchmark", "tiers"],
     ["benchmark", "throughput"],
+    ["benchmark", "gradients"],
+    ["benchmark", "human"],
+    ["benchmark", "jury"],
     ["demo"],
     ["info"],
 ]

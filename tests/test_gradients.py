@@ -128,6 +128,52 @@ def test_gradients_agree_with_finite_differences_in_float64(
     assert torch.autograd.gradcheck(values, (a, b), eps=1e-7, atol=1e-3, rtol=1e-3, fast_mode=True)
 
 
+def test_gradient_of_the_anchored_score_agrees_with_finite_differences_in_float64(
+    loss_fn64: RelationalLoss, make_pair: PairMaker
+) -> None:
+    a, ref = make_pair(1, 16, 16, dtype=torch.float64)
+    b = make_pair(1, 16, 16, seed=7, dtype=torch.float64)[0]
+
+    def values(*images: Tensor) -> Tensor:
+        return 1e3 * loss_fn64.relate(*images).score
+
+    images = tuple(image.requires_grad_() for image in (a, b, ref))
+    assert torch.autograd.gradcheck(values, images, eps=1e-7, atol=1e-3, rtol=1e-3, fast_mode=True)
+
+
+def test_gradients_agree_with_finite_differences_in_tiles_and_with_a_weight(
+    loss_fn64: RelationalLoss, make_pair: PairMaker
+) -> None:
+    a, b = (image.requires_grad_() for image in make_pair(1, 16, 33, dtype=torch.float64))
+    weight = torch.rand(1, 16, 33, dtype=torch.float64)
+
+    def values(a: Tensor, b: Tensor) -> Tensor:
+        return 1e3 * loss_fn64(a, b, weight=weight, tile=16)
+
+    assert torch.autograd.gradcheck(values, (a, b), eps=1e-7, atol=1e-3, rtol=1e-3, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", ["distance", "score"])
+def test_second_derivatives_agree_with_finite_differences_of_the_gradient(
+    loss_fn64: RelationalLoss, make_pair: PairMaker, name: str
+) -> None:
+    pred, ref = make_pair(1, 16, 16, dtype=torch.float64)
+    pred.requires_grad_()
+    direction = torch.randn(pred.shape, dtype=torch.float64)
+
+    def slope(pred: Tensor, create_graph: bool = False) -> Tensor:
+        value = getattr(loss_fn64.relate(pred, ref), name).sum()
+        return torch.autograd.grad(value, pred, create_graph=create_graph)[0]
+
+    (product,) = torch.autograd.grad((slope(pred, create_graph=True) * direction).sum(), pred)
+    assert product.abs().max() > 0
+    # Second derivatives of the Huber terms jump where a response crosses their scale; a short step crosses few.
+    step = 1e-7
+    there, back = (pred.detach() + sign * step * direction for sign in (1, -1))
+    expected = (slope(there.requires_grad_()) - slope(back.requires_grad_())) / (2 * step)
+    torch.testing.assert_close(product, expected, rtol=1e-3, atol=1e-4 * float(product.abs().max()))
+
+
 def test_double_backward_runs(loss_fn: RelationalLoss, make_pair: PairMaker) -> None:
     pred, ref = make_pair()
     pred.requires_grad_()

@@ -21,9 +21,9 @@ NAME = "relqa_loss"
 
 # Rooms by floor: a room imports from lower floors, and from its own floor where NEIGHBOURS says so.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("relation", "validation", "layers", "words", "images"),
+    ("relation", "validation", "layers", "words", "images", "settings", "prepared"),
     ("predictor", "scorer", "weights"),
-    ("losses", "distortions"),
+    ("losses", "tiles", "distortions"),
     ("selection", "figures", "figures_distortions", "figures_severity"),
     ("training", "evaluation", "demo"),
     ("cli", "integrations"),
@@ -35,9 +35,12 @@ NEIGHBOURS = {
     ("words", "relation"),
     ("words", "validation"),
     ("images", "validation"),
+    ("settings", "relation"),
+    ("settings", "validation"),
     ("predictor", "weights"),
     ("scorer", "weights"),
     ("scorer", "predictor"),
+    ("losses", "tiles"),
     ("training", "evaluation"),
     ("demo", "evaluation"),
     ("figures_distortions", "figures"),
@@ -52,9 +55,13 @@ ON_DEMAND = {
     "figures_distortions": {"matplotlib"},
     "figures_severity": {"matplotlib"},
     "distortions": {"PIL", "piq"},
+    "evaluation": {"openpyxl", "scipy"},
 }
 # torchvision comes along with piq.
-EXTRAS = {"PIL", "matplotlib", "lightning", "piq", "torchvision"}
+EXTRAS = {
+    *("PIL", "matplotlib", "lightning", "openpyxl", "piq", "scipy", "torchvision"),
+    *("stlpips_pytorch", "pycvvdp", "ssimulacra2", "flip_evaluator"),
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""``relqa benchmark``: figures of merit of the loss, its speed, recovery by descent, and the distortion engine."""
+"""``relqa benchmark``: figures of merit of the loss, its speed, agreement with others, and the distortion engine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from .benchmark_engine import add_kinds
 from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
+from .human import add_human
+from .jury import add_jury
 from .throughput import add_throughput
 
 
@@ -40,8 +42,15 @@ def add_commands(commands: Commands) -> None:
     recovery.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     add_loss_arguments(recovery)
     recovery.set_defaults(run=run_recovery)
+    gradients = command(kinds, "gradients", "The largest gradient of the distance that search and ascent find.")
+    gradients.add_argument("--side", type=int, default=48, help="side of the pictures in pixels (default: 48)")
+    gradients.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
+    add_loss_arguments(gradients)
+    gradients.set_defaults(run=run_gradients)
     add_kinds(kinds)
     add_throughput(kinds)
+    add_human(kinds)
+    add_jury(kinds)
 
 
 def run_engine(args: argparse.Namespace) -> int:
@@ -79,6 +88,17 @@ def run_speed(args: argparse.Namespace) -> int:
     print(f"ratio                       {report.ratio:9.2f}     ({low:.2f} to {high:.2f} over the repeats)")
     if args.json is not None:
         write_json(args.json, report.to_dict())
+    return 0
+
+
+def run_gradients(args: argparse.Namespace) -> int:
+    """Largest gradient found."""
+    from ..evaluation.gradient_bound import search
+
+    report = search(make_loss(args), side=args.side, device=args.device).to_dict()
+    print_json(report)
+    if args.json is not None:
+        write_json(args.json, report)
     return 0
 
 
