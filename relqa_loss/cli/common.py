@@ -22,6 +22,12 @@ EXTRAS = {
     "matplotlib": "figures",
     "lightning": "lightning",
     "piq": "benchmark",
+    "scipy": "benchmark",
+    "openpyxl": "benchmark",
+    "stlpips_pytorch": "jury",
+    "pycvvdp": "jury",
+    "ssimulacra2": "jury",
+    "flip_evaluator": "jury",
 }
 """Optional module -> the extra that brings it."""
 

@@ -1,9 +1,20 @@
-"""Rank correlation and ROC-AUC against SciPy and against their definition."""
+"""Rank correlations and ROC-AUC against SciPy or their definition; the bootstrap of groups."""
+
+import sys
 
 import numpy as np
 import pytest
 
-from relqa_loss.evaluation.statistics import mean_of, ranks, spearman, weighted_auc
+from relqa_loss.evaluation.statistics import (
+    group_resamples,
+    interval,
+    kendall,
+    mean_of,
+    ranks,
+    spearman,
+    weighted_auc,
+)
+from relqa_loss.images import MissingExtra
 
 
 def test_ranks_average_ties():
@@ -55,3 +66,52 @@ def test_auc_rejects_bad_weights_and_sizes():
 def test_mean_of_leaves_out_what_is_unknown():
     assert mean_of([1.0, None, float("nan"), 3.0]) == 2.0
     assert mean_of([None]) is None
+
+
+@pytest.mark.parametrize("values", [4, 50, 100_000])
+@pytest.mark.parametrize("count", [2, 3, 64, 150])
+def test_kendall_is_tau_b_by_its_definition(values, count):
+    rng = np.random.default_rng(count)
+    first = rng.integers(0, values, count)
+    second = np.where(rng.random(count) < 0.5, first, rng.integers(0, values, count)) / 7 - 3
+    upper = np.triu_indices(count, 1)
+    a, b = (np.sign(side[:, None] - side[None])[upper] for side in (first, second))
+    expected = float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
+    assert kendall(first, second) == pytest.approx(expected, abs=1e-12)
+    assert kendall(-first, second) == pytest.approx(-expected, abs=1e-12)
+
+
+def test_kendall_without_scipy_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(MissingExtra, match=r"SciPy: pip install \"relqa_loss\[benchmark\]\""):
+        kendall([1, 2, 3], [1, 3, 2])
+
+
+def test_kendall_of_a_constant_is_not_a_number():
+    assert np.isnan(kendall([1, 2, 3], [5, 5, 5]))
+    assert np.isnan(kendall([1], [1]))
+    with pytest.raises(ValueError, match="as many values"):
+        kendall([1, 2], [1, 2, 3])
+
+
+def test_resamples_take_whole_groups_with_replacement():
+    groups = ["a", "b", "a", "c", "c", "c"]
+    members = {"a": [0, 2], "b": [1], "c": [3, 4, 5]}
+    draws = list(group_resamples(groups, 300, seed=4))
+    repeated = list(group_resamples(groups, 300, seed=4))
+    assert all((one == other).all() for one, other in zip(draws, repeated, strict=True))
+    sizes = set()
+    for draw in draws:
+        counts = np.bincount(draw, minlength=6)
+        assert sum(counts[own[0]] for own in members.values()) == 3
+        assert all(len(set(counts[own])) == 1 for own in members.values())
+        sizes.add(draw.size)
+    assert {3, 6, 9} <= sizes
+    share = np.mean([np.bincount(draw, minlength=6)[1] for draw in draws])
+    assert share == pytest.approx(1, abs=0.2)
+
+
+def test_an_interval_holds_the_middle_of_the_values():
+    assert interval(np.arange(1001.0)) == pytest.approx((25, 975))
+    assert interval([np.nan, 2.0, 2.0]) == (2.0, 2.0)
+    assert np.isnan(interval([np.nan])).all()
