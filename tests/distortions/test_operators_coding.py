@@ -218,9 +218,21 @@ def test_chroma_subsampling_repeats_one_sample_a_cell() -> None:
     chroma = filters.split_chroma(apply("chroma_subsampling", images, 8.0))[1]
     corner = chroma[..., ::8, ::8].repeat_interleave(8, 2).repeat_interleave(8, 3)
     torch.testing.assert_close(chroma, corner, atol=1e-5, rtol=0)
-    torch.testing.assert_close(
-        chroma[..., ::8, ::8], filters.split_chroma(images)[1][..., 4::8, 4::8], atol=1e-5, rtol=0
-    )
+    before = filters.split_chroma(images)[1]
+    torch.testing.assert_close(chroma[..., ::8, ::8], before[..., ::8, ::8], atol=1e-5, rtol=0)
+
+
+def test_chroma_subsampling_only_grows_with_its_factor() -> None:
+    images = 0.35 + 0.3 * photo_like(1, 64, 64)
+    before = filters.split_chroma(images)[1]
+    kept = [
+        (filters.split_chroma(apply("chroma_subsampling", images, factor))[1] - before).abs() < 1e-5
+        for factor in (2.0, 4.0, 8.0, 16.0)
+    ]
+    for finer, coarser in pairwise(kept):
+        # What a coarser grid keeps at its own samples, the finer one has kept too.
+        assert finer[..., ::16, ::16].all() and coarser[..., ::16, ::16].all()
+        assert coarser.float().mean() < finer.float().mean()
 
 
 def test_coarse_blur_has_the_stated_sigma() -> None:
