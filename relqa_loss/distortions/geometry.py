@@ -137,6 +137,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         flow=elastic_warp,
         source=_WARP_SPAN,
         dominance=False,
+        one_direction=False,
         inclusion=False,
     ),
     Distortion(
@@ -147,6 +148,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         flow=rotation,
         source=_WARP_SPAN,
         dominance=False,
+        one_direction=False,
         inclusion=False,
     ),
     Distortion(
@@ -157,6 +159,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         flow=zoom,
         source=_WARP_SPAN,
         dominance=False,
+        one_direction=False,
         inclusion=False,
     ),
     Distortion(
@@ -167,6 +170,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         flow=barrel,
         source="Brown 1966, first radial term; range as of the other warps",
         dominance=False,
+        one_direction=False,
         inclusion=False,
     ),
 )

@@ -53,6 +53,8 @@ class Distortion:
         smooths: removes noise that is already there, so nothing noisy may precede it in a dominance tier.
         trace: False where the pair bears no sign of which image is damaged (a copied patch): map targets get zero
             weight.
+        one_direction: False where the sign differs from place to place or from draw to draw (a turn of the hues, a
+            warp): no sign figure is taken.
         profile: for operators that do not act evenly, or whose sign differs from place to place (a turn of the hues):
             the pattern by which their targets are multiplied on the axes it names; None for an even effect.
         batched: draws only through ``filters.uniform`` and ``filters.normal``, so that images may share a call on an
@@ -73,6 +75,7 @@ class Distortion:
     inclusion: bool = True
     smooths: bool = False
     trace: bool = True
+    one_direction: bool = True
     profile: Profile | None = None
     batched: bool = False
 

@@ -313,6 +313,7 @@ DISTORTIONS: tuple[Distortion, ...] = (
         inclusion=False,
         source="own construction: rotation in the plane of Cb and Cr (BT.601), up to the opposite hue",
         profile=_hue_pattern,
+        one_direction=False,
     ),
     Distortion(
         "dither",

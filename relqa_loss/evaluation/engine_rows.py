@@ -79,8 +79,8 @@ def strongest_axes(distortion: Distortion) -> tuple[int, ...]:
 
 
 def has_sign(distortion: Distortion) -> bool:
-    """False where no sign is right: no trace in the pair, or a displacement whose direction is drawn at random."""
-    return distortion.trace and not (distortion.flow is not None and len(distortion.effects) > 1)
+    """False where no sign is right: no trace in the pair, or one that differs from place to place or draw to draw."""
+    return distortion.trace and distortion.one_direction
 
 
 def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, Any]:
