@@ -60,7 +60,9 @@ def run_engine(args: argparse.Namespace) -> int:
 
     folder = read_folder(args.data, args.limit)
     note_skipped(folder.skipped)
-    scores = evaluate(make_loss(args), [image.to(args.device) for image in folder.images], progress=note)
+    loss_fn = make_loss(args)
+    scores = evaluate(loss_fn, [image.to(args.device) for image in folder.images], progress=note)
+    scores["weights_sha256"] = loss_fn.info()["files"]
     print_json(scores)
     if args.json is not None:
         write_json(args.json, scores)

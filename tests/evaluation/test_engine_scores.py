@@ -220,9 +220,13 @@ def test_the_real_bank_can_be_asked_by_name():
     assert result["per_operator"]["shift_left"]["pairs"] > 0
 
 
+def _still(images, parameter, generator):
+    return torch.zeros_like(images[:, :2])
+
+
 def test_what_has_a_sign_and_an_order():
     both = {"shift_x": 1.0, "shift_y": 1.0}
-    warp = Distortion("warp", "geometry", both, (0.0, 1.0), flow=lambda i, p, g: torch.zeros_like(i[:, :2]))
+    warp = Distortion("warp", "geometry", both, (0.0, 1.0), flow=_still, one_direction=False)
     copied = Distortion("copied", "loss", {"occlusion": 1.0}, (0.0, 1.0), apply=_nothing, trace=False)
     assert [has_sign(d) for d in (BRIGHTEN, warp, copied)] == [True, False, False]
     assert [d.told_apart_alone for d in (BRIGHTEN, warp, copied, GRAIN)] == [False, False, False, True]
