@@ -33,26 +33,24 @@ Randomness = Generator | Streams
 """What operators and regions draw from."""
 
 
-def uniform(shape: tuple[int, ...], randomness: Randomness, dtype: torch.dtype = torch.float32) -> Tensor:
+def uniform(shape: tuple[int, ...], randomness: Randomness) -> Tensor:
     """Uniform draws in [0, 1) of ``shape``, whose first entry is the number of images."""
-    return _draw(torch.rand, shape, randomness, dtype)
+    return _draw(torch.rand, shape, randomness)
 
 
-def normal(shape: tuple[int, ...], randomness: Randomness, dtype: torch.dtype = torch.float32) -> Tensor:
+def normal(shape: tuple[int, ...], randomness: Randomness) -> Tensor:
     """Standard normal draws of ``shape``, whose first entry is the number of images."""
-    return _draw(torch.randn, shape, randomness, dtype)
+    return _draw(torch.randn, shape, randomness)
 
 
-def _draw(
-    function: Callable[..., Tensor], shape: tuple[int, ...], randomness: Randomness, dtype: torch.dtype
-) -> Tensor:
+def _draw(function: Callable[..., Tensor], shape: tuple[int, ...], randomness: Randomness) -> Tensor:
     if isinstance(randomness, Generator):
-        return function(shape, generator=randomness, device=randomness.device, dtype=dtype)
+        return function(shape, generator=randomness, device=randomness.device, dtype=torch.float32)
     if shape[0] != len(randomness.generators):
         raise ValueError(f"shape must start with the number of images, {len(randomness.generators)}, got {shape}")
     return torch.cat(
         [
-            function((1, *shape[1:]), generator=generator, device=randomness.device, dtype=dtype)
+            function((1, *shape[1:]), generator=generator, device=randomness.device, dtype=torch.float32)
             for generator in randomness.generators
         ]
     )

@@ -174,9 +174,7 @@ def check_severity_steps(
         }
     known = committed_table() if table is None else table
     left_out = listed(known, distortions)
-    # Those that start above the foot stay in: the weak end of the severities is where they differ from the others.
-    out = {name for reason, group in left_out.items() if reason != "above_foot" for name in group}
-    kept = [one.name for one in bank if one.name not in out]
+    kept = in_spread([one.name for one in bank], left_out)
     curves = report["per_operator"]
     report["spread"] = {when: spread({name: curves[name][when] for name in kept}) for when in ("before", "after")} | {
         "operators": len(kept)
@@ -228,7 +226,7 @@ def _steps(operators: Sequence[str], photographs: Sequence[str], seen: Tensor, e
 
 
 def listed(table: Mapping[str, Any], distortions: Sequence[Distortion]) -> dict[str, list[str]]:
-    """The operators that stay out of the spread, by reason."""
+    """The operators that stand apart, by reason."""
     names = [one.name for one in distortions]
     return {
         "short_of_target": [name for name in names if name in table.get("short_of_target", ())],
@@ -236,6 +234,15 @@ def listed(table: Mapping[str, Any], distortions: Sequence[Distortion]) -> dict[
         "displacements": [one.name for one in distortions if one.apply is None],
         "codec_missing": [one.name for one in distortions if not can_run(one)],
     }
+
+
+def in_spread(names: Sequence[str], left_out: Mapping[str, Sequence[str]]) -> list[str]:
+    """Those of the operators that the spread is taken over.
+
+    The ones that start above the foot stay in: at the weak end they could do better, and the spread should say so.
+    """
+    out = {name for reason, group in left_out.items() if reason != "above_foot" for name in group}
+    return [name for name in names if name not in out]
 
 
 def spread(curves: Mapping[str, Sequence[float]]) -> dict[str, Any]:

@@ -11,13 +11,13 @@ import numpy as np
 from ..distortions import BANK, Distortion
 from ..distortions.record import KNOTS
 from ..figures_severity import Curves, curve_figure
-from .severity import listed, spread
+from .severity import in_spread, listed, spread
 
 REPORT, CURVES = "severity-report.md", "severity-curves.png"
 
 REASONS = {
     "short_of_target": "never reach the common visibility at severity 1",
-    "above_foot": "are above the common foot at their weakest",
+    "above_foot": "are above the common foot at their weakest (they stay in the spread)",
     "displacements": "displace content, which no member of the panel follows; they keep their span",
     "codec_missing": "need a codec that is missing here",
 }
@@ -50,7 +50,7 @@ def write_calibration_report(
     """
     before, after = calibration_curves(table)
     left_out = listed(table, distortions)
-    kept = [name for name in after if not any(name in group for group in left_out.values())]
+    kept = in_spread(list(after), left_out)
     provenance = table["provenance"]
     lines = [
         "# Severity calibration",
@@ -94,7 +94,7 @@ def write_severity_report(report: Mapping[str, Any], folder: Path) -> list[Path]
     operators = report["per_operator"]
     before = {name: entry["before"] for name, entry in operators.items()}
     after = {name: entry["after"] for name, entry in operators.items()}
-    kept = [name for name in after if not any(name in group for group in report["left_out"].values())]
+    kept = in_spread(list(after), report["left_out"])
     lines = [
         "# Severity on unseen photographs",
         "",
@@ -138,7 +138,10 @@ def _spread_lines(before: Curves, after: Curves, kept: Sequence[str]) -> list[st
     lines = ["## Spread between operators", ""]
     if not kept:
         return [*lines, "Every operator is listed below: nothing to compare.", ""]
-    for text, names in ((f"{len(kept)} operators, without those listed below", kept), ("all operators", list(after))):
+    for text, names in (
+        (f"{len(kept)} operators, without those that stand apart (below)", kept),
+        ("all operators", list(after)),
+    ):
         lines += [f"{text[0].upper()}{text[1:]}:", "", "| severity | sd before | sd after | 10-90 % before | after |"]
         lines.append("|---|---|---|---|---|")
         first, second = (spread({name: curves[name] for name in names}) for curves in (before, after))
@@ -151,7 +154,7 @@ def _spread_lines(before: Curves, after: Curves, kept: Sequence[str]) -> list[st
 
 
 def _left_out_lines(left_out: Mapping[str, Sequence[str]]) -> list[str]:
-    lines = ["## Operators left out of the spread", ""]
+    lines = ["## Operators that stand apart, left out of the spread unless said otherwise", ""]
     named = [f"- {REASONS[why]}: {', '.join(f'`{n}`' for n in names)}" for why, names in left_out.items() if names]
     return [*lines, *(named or ["None."]), ""]
 
