@@ -302,8 +302,8 @@ def test_no_image_feels_its_batch_mates(operator: Distortion) -> None:
 def test_nothing_is_read_from_the_device_of_the_images(operator: Distortion, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors on the meta device have no values: reading one raises where reading an accelerator would wait."""
 
-    def draw(function: object, shape: tuple[int, ...], randomness: object, dtype: torch.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
+    def draw(function: object, shape: tuple[int, ...], randomness: object) -> Tensor:
+        return torch.empty(shape, device="meta")
 
     monkeypatch.setattr(draws, "_draw", draw)
     images = torch.empty(2, 3, 40, 36, device="meta")
