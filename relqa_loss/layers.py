@@ -150,7 +150,37 @@ class DifferenceTexture(nn.Module):
         return e1, e2, F.silu(self.down3(e2))
 
 
-class PairBlock(nn.Module):
+class StreamBlock(nn.Module):
+    """Odd and even stream of one level look at their neighbourhood, and at each other where that keeps the parity.
+
+    Args:
+        channels: of each stream.
+        dilation: of the 3x3 convolutions, so that a few of them at a coarse stride see far.
+        gain: at which the block starts beside its input; below 1 where several follow each other.
+    """
+
+    def __init__(self, channels: int, dilation: int = 1, gain: float = 1.0) -> None:
+        super().__init__()
+
+        def conv(side: int, bias: bool) -> nn.Conv2d:
+            around = {"padding": side // 2 * dilation, "dilation": dilation}
+            return scaled(nn.Conv2d(channels, channels, side, bias=bias, **around), gain)
+
+        self.gate = conv(1, True)
+        self.odd_mix = conv(3, False)
+        self.even_mix = conv(3, True)
+        self.even_odd = conv(1, False)
+        self.gate_out = conv(1, True)
+
+    def forward(self, odd: Tensor, even: Tensor) -> tuple[Tensor, Tensor]:
+        """Streams (B, channels, h, w) -> the same shapes."""
+        odd = odd * (1 + torch.tanh(self.gate(even)))
+        even = even + F.silu(self.even_mix(even) + self.even_odd(smooth_abs(odd, DIFFERENCE_SCALE)))
+        odd = odd + self.odd_mix(odd) * torch.tanh(self.gate_out(even))
+        return odd, even
+
+
+class PairBlock(StreamBlock):
     """One level of the two-stream pair network.
 
     Args:
@@ -161,18 +191,13 @@ class PairBlock(nn.Module):
     """
 
     def __init__(self, features: int, energies: int, channels: int, coarser: int) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.odd_in = scaled(nn.Conv2d(features, channels, 1, bias=False), 1.0)
         self.even_in = scaled(nn.Conv2d(2 * features + energies, channels, 1), 0.7)
         self.odd_up = scaled(nn.Conv2d(coarser, channels, 1, bias=False), 0.7) if coarser else None
         self.even_up = scaled(nn.Conv2d(coarser, channels, 1, bias=False), 0.7) if coarser else None
-        self.gate = scaled(nn.Conv2d(channels, channels, 1), 1.0)
-        self.odd_mix = scaled(nn.Conv2d(channels, channels, 3, padding=1, bias=False), 1.0)
-        self.even_mix = scaled(nn.Conv2d(channels, channels, 3, padding=1), 1.0)
-        self.even_odd = scaled(nn.Conv2d(channels, channels, 1, bias=False), 1.0)
-        self.gate_out = scaled(nn.Conv2d(channels, channels, 1), 1.0)
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, difference: Tensor, total: Tensor, energies: Tensor | None, coarser: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         """Difference and sum of features, energies of the difference, the coarser level's streams -> (odd, even)."""
@@ -182,8 +207,4 @@ class PairBlock(nn.Module):
         if coarser is not None and self.odd_up is not None and self.even_up is not None:
             odd = odd + F.interpolate(self.odd_up(coarser[0]), scale_factor=2.0, mode="nearest")
             even = even + F.interpolate(self.even_up(coarser[1]), scale_factor=2.0, mode="nearest")
-        even = F.silu(even)
-        odd = odd * (1 + torch.tanh(self.gate(even)))
-        even = even + F.silu(self.even_mix(even) + self.even_odd(smooth_abs(odd, DIFFERENCE_SCALE)))
-        odd = odd + self.odd_mix(odd) * torch.tanh(self.gate_out(even))
-        return odd, even
+        return super().forward(odd, F.silu(even))

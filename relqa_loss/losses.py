@@ -114,7 +114,7 @@ class RelationalLoss(nn.Module):
         if tile is None:
             _, terms = self._compare(self._encode(pred), self._encode(ref), weight)
         else:
-            terms = self._in_tiles(pred, "ref", ref, tile, weight).terms()[0]
+            terms = self._in_tiles(pred, "ref", ref, tile, weight).terms()
         return reduce(_distance(terms), self.reduction)
 
     def prepare(self, ref: Tensor) -> PreparedReference:
@@ -154,8 +154,9 @@ class RelationalLoss(nn.Module):
                 which stays near 0 where a pair cannot tell (a brighter version of what?).
             tile: None, or compute in tiles of at most this side in pixels, a multiple of 16, for pictures that do not
                 fit into memory at once: the values of one pass up to rounding, in the memory of
-                ``(tile + 2 * 96)^2`` pixels. Maps are assembled tile by tile, in a second pass, when asked for. In a
-                backward pass each tile is computed again. Not for prepared references, which hold a whole picture.
+                ``(tile + 2 * 96)^2`` pixels, ``(tile + 2 * 224)^2`` for maps and for a score without ``ref``, which
+                are computed tile by tile in a pass of their own when asked for. In a backward pass each tile is
+                computed again. Not for prepared references, which hold a whole picture.
 
         Returns:
             A :class:`Relation`. Maps and score are computed when first asked for.
@@ -177,7 +178,7 @@ class RelationalLoss(nn.Module):
 
         def compute_score() -> Tensor:
             if ref is None:
-                return self.scorer.judge(pair)
+                return self.scorer.judge(pair, self.predictor.half_resolution_maps(pair, first.images, second.images))
             anchor = self._encode(ref)
             _, of_a = self._compare(first, anchor)
             _, of_b = self._compare(second, anchor)
@@ -198,12 +199,12 @@ class RelationalLoss(nn.Module):
         anchored = (
             () if ref is None else (self._in_tiles(a, "ref", ref, tile), self._in_tiles(pair.b, "ref", ref, tile))
         )
-        terms, judgement = pair.terms()
+        terms = pair.terms()
 
         def compute_score() -> Tensor:
             if not anchored:
-                return judgement
-            of_a, of_b = (_distance(each.terms()[0]) for each in anchored)
+                return pair.judgement()
+            of_a, of_b = (_distance(each.terms()) for each in anchored)
             return of_b - of_a
 
         return Relation(_distance(terms), terms.parts, terms.floor, pair.maps, compute_score)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .decoder import DILATIONS, MapDecoder
+from .displacement import displacement
 from .layers import DifferenceTexture, Encoder, PairBlock, cut_padding, pad_to_multiple, scaled
 from .relation import AXES
 from .validation import check_pair
@@ -20,15 +22,19 @@ SURROUND = 1.0
 """How strongly the 9x9 surround holds a map down: 0 would let the neighbourhood of a strong defect saturate with it."""
 
 
-REACH = 2 + (2 + 4 + 8 + 16) + (2 * 16 + 2 * 8 + 4 + 2)
-"""How far, in pixels, from a region whose corners divide by 16 anything computed inside it can look: bilinear
-upsampling of half-resolution maps, one 3x3 convolution in the pair network at strides 2, 4, 8 and 16, and on the way to
-the coarsest features two in a residual at strides 16 and 8, one at 4 and one at 2. Patch projections and nearest
-upsampling add nothing, since on the way down each step ends at a border of the next coarser cells."""
+REACH = (4 + 8 + 16) + (2 * 16 + 2 * 8 + 4 + 2)
+"""How far, in pixels, from a region whose corners divide by 16 the features of a pair can look: one 3x3 convolution in
+the pair network at strides 4, 8 and 16, and on the way to the coarsest features two in a residual at strides 16 and 8,
+one at 4 and one at 2. Patch projections and nearest upsampling add nothing, since on the way down each step ends at a
+border of the next coarser cells."""
+
+MAP_REACH = REACH + 16 * sum(DILATIONS) + 2 * 8 + 2 * 4 + 2 + 2
+"""The same for maps: the decoder's blocks at strides 16, 8, 4 and 2, and bilinear upsampling of half-resolution maps.
+The displacement field looks less far."""
 
 
 class PairFeatures(NamedTuple):
-    """Two-stream features of a batch of pairs.
+    """Two-stream features of a batch of pairs: all that the distance needs.
 
     ``difference``: encoder features of a minus those of b at strides 2, 4, 8, 16. ``odd`` and ``even``: the pair
     network's streams at strides 4, 8, 16; ``difference`` and ``odd`` change sign when the images are swapped,
@@ -53,6 +59,7 @@ class DistortionPredictor(nn.Module):
         widths: encoder channels at strides 2, 4, 8, 16.
         pair_widths: channels of the two-stream pair network at strides 2, 4, 8, 16.
         texture_widths: filters on the difference at stride 2, and channels of its energies at strides 4 and 8.
+        map_width: channels of the map decoder at stride 4.
     """
 
     def __init__(
@@ -60,23 +67,24 @@ class DistortionPredictor(nn.Module):
         widths: Sequence[int] = (16, 48, 80, 112),
         pair_widths: Sequence[int] = (24, 32, 64, 80),
         texture_widths: Sequence[int] = (16, 32, 48),
+        map_width: int = 48,
     ) -> None:
         super().__init__()
         self.config = {
             "widths": list(widths),
             "pair_widths": list(pair_widths),
             "texture_widths": list(texture_widths),
+            "map_width": map_width,
         }
         self.encoder = Encoder(widths)
         self.texture = DifferenceTexture(texture_widths)
         t1, t2, t3 = texture_widths
-        p1, p2, p3, p4 = pair_widths
+        _, p2, p3, p4 = pair_widths
         self.pair4 = PairBlock(widths[3], 0, p4, 0)
         self.pair3 = PairBlock(widths[2], t3, p3, p4)
         self.pair2 = PairBlock(widths[1], t2, p2, p3)
-        self.pair1 = PairBlock(widths[0], t1, p1, p2)
-        self.head2 = scaled(nn.Conv2d(p2, len(AXES), 1, bias=False), 0.1)
-        self.head1 = scaled(nn.Conv2d(p1, len(AXES), 1, bias=False), 0.1)
+        self.decoder = MapDecoder(pair_widths, widths[0], t1, map_width)
+        self.hint = scaled(nn.Conv2d(p2, len(AXES), 1, bias=False), 0.1)
 
     @property
     def stride(self) -> int:
@@ -85,8 +93,13 @@ class DistortionPredictor(nn.Module):
 
     @property
     def margin(self) -> int:
-        """Pixels that a tile needs around it for values as in the whole picture: ``REACH``, rounded up to strides."""
+        """Pixels that a tile needs around it for features as in the whole picture: ``REACH``, rounded up to strides."""
         return REACH + (-REACH % self.stride)
+
+    @property
+    def map_margin(self) -> int:
+        """The same for maps: ``MAP_REACH``, rounded up to strides."""
+        return MAP_REACH + (-MAP_REACH % self.stride)
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features of one side of the pair at strides 2, 4, 8, 16.
@@ -114,16 +127,26 @@ class DistortionPredictor(nn.Module):
         odd, even = zip(streams2, streams3, streams4, strict=True)
         return PairFeatures(difference, total[0], energies[0], odd, even)
 
-    def half_resolution_maps(self, pair: PairFeatures) -> Tensor:
+    def hints(self, pair: PairFeatures) -> Tensor:
+        """A first, linear reading of the maps (B, len(AXES), H' / 4, W' / 4) from the pair network's odd stream.
+
+        :meth:`half_resolution_maps` adds to it. Training it by itself too keeps the axes apart in that stream, which is
+        what a scorer sees of them.
+        """
+        return self.hint(pair.odd[0])
+
+    def half_resolution_maps(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Signed maps (B, len(AXES), H' / 2, W' / 2), before they are confined to visible differences."""
-        odd1, _ = self.pair1(pair.difference[0], pair.total, pair.energy, (pair.odd[0], pair.even[0]))
-        coarse = F.interpolate(self.head2(pair.odd[0]), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return coarse + self.head1(odd1)
+        flow, fit = displacement(self._padded(a), self._padded(b))
+        decoded = self.decoder(pair.difference[0], pair.total, pair.energy, pair.odd, pair.even, flow, fit)
+        first = F.interpolate(self.hints(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return first + decoded
 
     def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood."""
         height, width = a.shape[-2:]
-        maps = F.interpolate(self.half_resolution_maps(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
+        half = self.half_resolution_maps(pair, a, b)
+        maps = F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
         return cut_padding(maps, height, width) * visible_difference(a, b)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -142,7 +165,7 @@ class DistortionPredictor(nn.Module):
             ValueError: wrong rank, channels or size, or different shapes or devices.
         """
         check_pair("a", a, "b", b)
-        dtype = self.head1.weight.dtype
+        dtype = self.hint.weight.dtype
         a, b = a.to(dtype), b.to(dtype)
         pair = self.relate(a, b, self.encode(a), self.encode(b))
         return self.decode(pair, a, b)

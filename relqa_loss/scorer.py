@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .layers import DIFFERENCE_SCALE, at_least_float32, exporting, padding_to_multiple, scaled, smooth_abs
 from .predictor import PairFeatures
-from .relation import AXES
+from .relation import AXES, SHIFT_AXES, TONE_AXES
 
 FLOOR_SCALE = 4 / 255
 """Pixel difference below which the floor grows quadratically: it must pull to the very end, not jitter around it."""
@@ -23,6 +23,15 @@ SMALLEST_SHARE = 1e-3
 START_WEIGHTS = (4.0, 0.5, 0.5, 0.25)
 """Where training starts the terms of strides 2, 4, 8 and 16. Linear filters on the difference make a well-conditioned
 bowl, deep features a rugged one: more of the former gave better descent and order (benchmarks/experiments.md)."""
+
+ARTEFACT_AXES = tuple(axis for axis in AXES if axis not in (*TONE_AXES, *SHIFT_AXES))
+"""Axes on which more is worse."""
+
+START_JUDGEMENT = -0.3
+"""Judgement, before training, of a severity of 1 on an artefact's axis over the whole picture."""
+
+JUDGEMENT_STRIDES = (2, 4, 8, 16)
+"""Strides at which pieces of the judgement stand: of the maps, and of the pair network's streams."""
 
 PEAK_SCALE = 1e-3
 """Root-mean-square density below which the peak pooling grows quadratically (keeps its slope finite at identity)."""
@@ -124,6 +133,12 @@ class RelationalScorer(nn.Module):
         self.judges = nn.ModuleList(scaled(nn.Conv2d(pair, 16, 1, bias=False), 1.0) for _, pair in sizes)
         self.judge_gates = nn.ModuleList(scaled(nn.Conv2d(pair, 16, 1), 1.0) for _, pair in sizes)
         self.judge_mix = nn.ModuleList(scaled(nn.Conv2d(16, 1, 1, bias=False), 0.1) for _ in sizes)
+        self.map_judge = nn.Conv2d(len(AXES), 1, 1, bias=False)
+        with torch.no_grad():
+            # Artefacts make worse; a tone or a place has no better side.
+            self.map_judge.weight.copy_(
+                torch.tensor([START_JUDGEMENT * (axis in ARTEFACT_AXES) for axis in AXES]).view(1, -1, 1, 1)
+            )
 
     def distance_terms(self, pair: PairFeatures, a: Tensor, b: Tensor, weight: Tensor | None = None) -> DistanceTerms:
         """Axis parts and floor of the distance between a and b.
@@ -173,20 +188,27 @@ class RelationalScorer(nn.Module):
         """Multiply all axis parts by ``factor`` > 0 (not the floor): before training, to start at the right scale."""
         self.gain.add_(math.log(factor))
 
-    def judge(self, pair: PairFeatures) -> Tensor:
-        """Unanchored judgement (B,): positive where a looks better than b; odd in the pair."""
+    def judge(self, pair: PairFeatures, maps: Tensor) -> Tensor:
+        """Unanchored judgement (B,): positive where a looks better than b; odd in the pair.
+
+        Args:
+            pair: the predictor's features.
+            maps: its maps (B, len(AXES), H' / 2, W' / 2) at half resolution.
+        """
         score = torch.zeros((), device=pair.total.device)
-        for density in self.judgements(pair):
+        for density in self.judgements(pair, maps):
             score = score + density.mean(dim=(1, 2, 3))
         return score
 
-    def judgements(self, pair: PairFeatures) -> list[Tensor]:
-        """What :meth:`judge` averages over the padded picture: (B, 1, h, w) at strides 4, 8 and 16, odd in the pair."""
+    def judgements(self, pair: PairFeatures, maps: Tensor) -> list[Tensor]:
+        """What :meth:`judge` averages over the padded picture: (B, 1, h, w) at ``JUDGEMENT_STRIDES``, odd."""
+        streams = zip(self.judges, self.judge_gates, self.judge_mix, pair.odd, pair.even, strict=True)
         return [
-            at_least_float32(mix(project(odd) * torch.tanh(gate(even))))
-            for project, gate, mix, odd, even in zip(
-                self.judges, self.judge_gates, self.judge_mix, pair.odd, pair.even, strict=True
-            )
+            at_least_float32(self.map_judge(maps)),
+            *(
+                at_least_float32(mix(project(odd) * torch.tanh(gate(even))))
+                for project, gate, mix, odd, even in streams
+            ),
         ]
 
     def forward(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """A pair of pictures tile by tile: the values of one pass over the whole, in the memory of one tile.
 
-The networks look at bounded neighbourhoods (``DistortionPredictor.margin``) and normalise over none, and a distance is
-made of means over the picture. So a tile is computed in a window with that margin around it, aligned to the coarsest
-cells, and what it adds to the means is added up; what differs from one pass is the order of the sums.
+The networks look at bounded neighbourhoods (``DistortionPredictor.margin``, ``map_margin``) and normalise over none,
+and a distance is made of means over the picture. So a tile is computed in a window with that margin around it, aligned
+to the coarsest cells, and what it adds to the means is added up; what differs from one pass is the order of the sums.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ from torch.utils.checkpoint import checkpoint
 from .layers import Encoder, at_least_float32, padding_to_multiple
 from .predictor import DistortionPredictor, PairFeatures
 from .relation import AXES
-from .scorer import DistanceTerms, RelationalScorer, pixel_error
+from .scorer import JUDGEMENT_STRIDES, DistanceTerms, RelationalScorer, pixel_error
 
 Part = TypeVar("Part")
 
 STRIDE = Encoder.stride
 DENSITY_STRIDE = 4
-JUDGEMENT_STRIDES = (4, 8, 16)
 
 
 def check_tile(tile: object) -> int:
@@ -87,12 +86,11 @@ def spans(length: int, tile: int, margin: int) -> list[Span]:
 
 
 class _Sums(NamedTuple):
-    """What a tile adds: sums of densities and of their squares (B, len(AXES)), of error and judgement (B,)."""
+    """What a tile adds: sums of densities and of their squares (B, len(AXES)), and of the error (B,)."""
 
     density: Tensor
     square: Tensor
     error: Tensor
-    judgement: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +107,8 @@ class TiledPair:
         a: (B, 3, H, W) in the caller's range.
         b: same shape.
         weight: (B, 1, H, W) of mean 1 per image, or None.
-        tile: side of a tile in pixels; windows are up to twice ``predictor.margin`` larger.
+        tile: side of a tile in pixels; windows are up to twice ``predictor.margin`` larger, for maps
+            ``predictor.map_margin``.
         recorded: whether gradients may be recorded; that is settled when the pair is made, not when maps are asked for.
     """
 
@@ -123,10 +122,10 @@ class TiledPair:
     tile: int
     recorded: bool
 
-    def terms(self) -> tuple[DistanceTerms, Tensor]:
-        """Distance terms with the axes' factors, and the judgement (B,) of :meth:`RelationalScorer.judge`."""
+    def terms(self) -> DistanceTerms:
+        """Distance terms with the axes' factors."""
         total: _Sums | None = None
-        for rows, columns, windows in self._windows():
+        for rows, columns, windows in self._windows(self.predictor.margin):
             part = self._run(partial(self._sums, rows, columns), windows)
             total = part if total is None else _Sums(*(x + y for x, y in zip(total, part, strict=True)))
         if total is None:
@@ -134,14 +133,24 @@ class TiledPair:
         height, width = self.a.shape[-2:]
         cells = height * width / DENSITY_STRIDE**2
         terms = self.scorer.combine(total.density / cells, total.square / cells, total.error / (3 * height * width))
-        return DistanceTerms(terms.parts * self.axis_weights, terms.floor), total.judgement
+        return DistanceTerms(terms.parts * self.axis_weights, terms.floor)
+
+    def judgement(self) -> Tensor:
+        """The unanchored judgement (B,) of :meth:`RelationalScorer.judge`."""
+        total: Tensor | None = None
+        for rows, columns, windows in self._windows(self.predictor.map_margin):
+            part = self._run(partial(self._judgement, rows, columns), windows)
+            total = part if total is None else total + part
+        if total is None:
+            raise AssertionError("a picture has at least one tile")
+        return total
 
     def maps(self) -> Tensor:
         """Signed maps (B, len(AXES), H, W)."""
         height, width = self.a.shape[-2:]
         pieces = (
             (rows, columns, self._run(partial(self._maps, rows, columns), windows))
-            for rows, columns, windows in self._windows()
+            for rows, columns, windows in self._windows(self.predictor.map_margin)
         )
         if self._records():
             strips: dict[Span, list[Tensor]] = {}
@@ -157,14 +166,14 @@ class TiledPair:
             raise AssertionError("a picture has at least one tile")
         return whole
 
-    def _windows(self) -> Iterator[tuple[Span, Span, tuple[Tensor, ...]]]:
-        """Each tile with the windows of a, b and, if there is one, of the weight."""
+    def _windows(self, margin: int) -> Iterator[tuple[Span, Span, tuple[Tensor, ...]]]:
+        """Each tile with the windows, ``margin`` larger, of a, b and, if there is one, of the weight."""
         height, width = self.a.shape[-2:]
         images = (self.a, self.b) if self.weight is None else (self.a, self.b, self.weight)
-        for rows in spans(height, self.tile, self.predictor.margin):
+        for rows in spans(height, self.tile, margin):
             # Rows first: the gradient of a cut is a picture of the size that was cut from.
             strips = [image[:, :, rows.window] for image in images]
-            for columns in spans(width, self.tile, self.predictor.margin):
+            for columns in spans(width, self.tile, margin):
                 yield rows, columns, tuple(strip[..., columns.window] for strip in strips)
 
     def _records(self) -> bool:
@@ -188,16 +197,21 @@ class TiledPair:
         bottom, right = padding_to_multiple(here.shape[-2], here.shape[-1], STRIDE)
         share = F.avg_pool2d(F.pad(at_least_float32(here), (0, right, 0, bottom)), DENSITY_STRIDE)
         density = self.scorer.densities(pair)[..., rows.cells(DENSITY_STRIDE), columns.cells(DENSITY_STRIDE)]
-        judgement = density.new_zeros(density.shape[0])
-        for stride, values in zip(JUDGEMENT_STRIDES, self.scorer.judgements(pair), strict=True):
-            added = values[..., rows.cells(stride), columns.cells(stride)].sum(dim=(1, 2, 3))
-            judgement = judgement + added / self._cells(stride)
         return _Sums(
             (density * share).sum(dim=(2, 3)),
             (density * density * share).sum(dim=(2, 3)),
             (pixel_error(a[inside], b[inside]) * here).sum(dim=(1, 2, 3)),
-            judgement,
         )
+
+    def _judgement(self, rows: Span, columns: Span, a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
+        a, b = self.unit_range(a), self.unit_range(b)
+        pair = self._pair(a, b)
+        maps = self.predictor.half_resolution_maps(pair, a, b)
+        total = torch.zeros((), device=a.device)
+        for stride, values in zip(JUDGEMENT_STRIDES, self.scorer.judgements(pair, maps), strict=True):
+            added = values[..., rows.cells(stride), columns.cells(stride)].sum(dim=(1, 2, 3))
+            total = total + added / self._cells(stride)
+        return total
 
     def _maps(self, rows: Span, columns: Span, a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
         a, b = self.unit_range(a), self.unit_range(b)

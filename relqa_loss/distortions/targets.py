@@ -57,8 +57,17 @@ def _add(maps: Tensor, renderer: Renderer, step: Job) -> None:
         if region is not None:
             height = region[0, 0] * height
         if axis in profile:
-            height = profile[axis][0] * height
+            height = _levelled(profile[axis][0]) * height
         maps[AXES.index(axis)] += height
+
+
+def _levelled(pattern: Tensor) -> Tensor:
+    """A signed pattern (H, W) scaled so that the mean of its magnitude, weighted by itself, is 1; zeros stay zeros.
+
+    Severity speaks of the picture as a whole: an operator that acts in few places acts more strongly there.
+    """
+    size = pattern.abs()
+    return pattern * (size.sum() / size.square().sum().clamp_min(torch.finfo(size.dtype).tiny))
 
 
 def counterfactuals(recipe: Recipe) -> list[Recipe]:

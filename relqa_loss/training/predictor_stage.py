@@ -12,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..distortions import Distortion, DistortionEngine, Triplet, visibility
+from ..distortions.bank import by_name
+from ..distortions.recipe import Recipe as Components
+from ..evaluation.statistics import mean_of, spearman
 from ..predictor import DistortionPredictor
 from ..relation import AXES
 from .data import Photographs, random_crops, seeded
@@ -23,18 +26,26 @@ MAP_SCALE = 0.5
 """Map error, in severity units, below which the regression loss grows quadratically. An absolute error would pull
 every axis that is not yet sure to 0, its median."""
 
+HEIGHT_SCALE = 0.2
+"""Error of a picture's mean map, in severity units, below which the loss on it grows quadratically."""
+
 SINGLE = {1: 1.0}
 VALIDATION_CROPS = 4
 VALIDATION_SEVERITY = (0.3, 1.0)
 
 
 class PairBatch(NamedTuple):
-    """Pairs ``a``, ``b`` (B, 3, H, W); ``maps`` (B, len(AXES), H / 2, W / 2) and ``weight`` (B, 1, H / 2, W / 2)."""
+    """Pairs ``a``, ``b`` (B, 3, H, W); ``maps`` (B, len(AXES), H / 2, W / 2) and their weights (B, 1, H / 2, W / 2).
+
+    ``weight``: where the maps are known. ``unsigned``: where only their magnitude is, since the pair bears no trace of
+    which image was damaged (a copied patch).
+    """
 
     a: Tensor
     b: Tensor
     maps: Tensor
     weight: Tensor
+    unsigned: Tensor
 
 
 @dataclass(frozen=True)
@@ -58,9 +69,16 @@ class _MakePairs:
             maps[other] = maps[other] - second.maps
             unseen = _unseen(first)[other] | _unseen(second)
             weight[other] = torch.where(unseen, 0.0, visibility(a[other], b[other]))
-        weight = weight.unsqueeze(1)
-        small_weight = F.avg_pool2d(weight, 2)
-        return PairBatch(a, b, F.avg_pool2d(maps * weight, 2) / small_weight.clamp_min(1e-6), small_weight)
+        traceless = torch.tensor([self._traceless(recipe) for recipe in first.recipe]) & ~other
+        unsigned = torch.where(traceless.view(-1, 1, 1), visibility(a, b), 0.0)
+        both = (weight + unsigned).unsqueeze(1)
+        small = F.avg_pool2d(both, 2)
+        maps = F.avg_pool2d(maps * both, 2) / small.clamp_min(1e-6)
+        return PairBatch(a, b, maps, *(F.avg_pool2d(one.unsqueeze(1), 2) for one in (weight, unsigned)))
+
+    def _traceless(self, recipe: Components) -> bool:
+        """Whether a picture shows one operator that leaves no trace, and so what was done to it, but not to which."""
+        return len(recipe) == 1 and not by_name(recipe[0].name).trace
 
 
 def _unseen(triplet: Triplet) -> Tensor:
@@ -68,55 +86,88 @@ def _unseen(triplet: Triplet) -> Tensor:
     return (triplet.weight == 0) & (triplet.maps != 0).any(dim=1)
 
 
-def map_loss(maps: Tensor, target: Tensor, weight: Tensor, type_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """Dense regression of the maps, and a cross-entropy on the share of each axis.
+def map_loss(
+    maps: Tensor, target: Tensor, weight: Tensor, unsigned: Tensor, config: PredictorConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Dense regression of the maps, of each picture's mean magnitude by axis, and a cross-entropy on their shares.
 
     Args:
         maps: (B, len(AXES), h, w) predicted.
         target: same shape.
         weight: (B, 1, h, w) >= 0; pictures without visible change count nothing.
-        type_weight: weight of the cross-entropy.
-    """
-    total = weight.sum(dim=(2, 3)).clamp_min(1e-3)
-    visible = (weight.mean(dim=(1, 2, 3)) > 1e-3).float()
+        unsigned: same shape: weight of magnitudes alone, where the sign is not known.
+        config: weights of the terms.
 
-    def mean(values: Tensor) -> Tensor:
-        return (values * weight).sum(dim=(2, 3)) / total
+    Returns:
+        The loss, and its terms for the log.
+    """
+    both = weight + unsigned
+    total = both.sum(dim=(2, 3)).clamp_min(1e-3)
+    visible = (both.mean(dim=(1, 2, 3)) > 1e-3).float()
+
+    def mean(values: Tensor, weights: Tensor = both) -> Tensor:
+        return (values * weights).sum(dim=(2, 3)) / total
 
     def over_pairs(values: Tensor) -> Tensor:
         return (values * visible).sum() / visible.sum().clamp_min(1)
 
     maps = maps.float()
-    error = F.smooth_l1_loss(maps, target, reduction="none", beta=MAP_SCALE)
-    dense = over_pairs(mean(error).sum(dim=1))
-    true_share = F.normalize(mean(target.abs()), p=1, dim=1)
-    share = mean(maps.abs()) + 1e-3
-    share = share / share.sum(dim=1, keepdim=True)
-    types = over_pairs(-(true_share * share.log()).sum(dim=1))
-    return dense + type_weight * types, {"dense": dense, "types": types}
+    size, true_size = maps.abs(), target.abs()
+    dense = mean(F.smooth_l1_loss(maps, target, reduction="none", beta=MAP_SCALE), weight)
+    dense = dense + mean(F.smooth_l1_loss(size, true_size, reduction="none", beta=MAP_SCALE), unsigned)
+    height, true_height = mean(size), mean(true_size)
+    # Errors that pixels share are what puts one picture's severity above another's.
+    heights = F.smooth_l1_loss(height, true_height, reduction="none", beta=HEIGHT_SCALE)
+    share = F.normalize(height + 1e-3, p=1, dim=1)
+    types = -(F.normalize(true_height, p=1, dim=1) * share.log()).sum(dim=1)
+    terms = {
+        "dense": over_pairs(dense.sum(dim=1)),
+        "heights": over_pairs(heights.sum(dim=1)),
+        "types": over_pairs(types),
+    }
+    return terms["dense"] + config.height_weight * terms["heights"] + config.type_weight * terms["types"], terms
 
 
 @torch.no_grad()
-def quick_axis_accuracy(
+def quick_figures(
     predictor: DistortionPredictor,
     distortions: Sequence[Distortion],
     photographs: list[Tensor],
     crop: int,
     seed: int,
     device: torch.device,
-) -> float:
-    """Share of operators' pictures whose strongest mean |map| is on an accepted axis, on a few validation crops."""
+) -> dict[str, float]:
+    """Axis accuracy and severity Spearman (mean over axes) on a few validation crops, in regions of all kinds.
+
+    Args:
+        predictor: on ``device``.
+        distortions: operators; those without a trace of their direction are left out.
+        photographs: uint8 (3, H, W) each.
+        crop: side of the crops in pixels.
+        seed: of crops and operators.
+        device: where to compute.
+    """
     right = count = 0
+    seen: dict[str, list[tuple[float, float]]] = {}
     for index, distortion in enumerate(one for one in distortions if one.trace):
         generator = seeded(seed, 2, index)
         engine = DistortionEngine([distortion], components=SINGLE, severity=VALIDATION_SEVERITY)
         crops = random_crops(photographs, VALIDATION_CROPS, crop, 1.0, generator)
         triplet = engine(crops, generator=generator)
         maps = predictor(triplet.distorted.to(device), crops.to(device)).float().cpu()
-        strength = (maps.abs() * triplet.weight.unsqueeze(1)).mean(dim=(2, 3))
+        weight = triplet.weight.unsqueeze(1)
+        total = weight.sum(dim=(2, 3)).clamp_min(1e-6)
+        strength = (maps.abs() * weight).sum(dim=(2, 3)) / total
+        true = (triplet.maps.abs() * weight).sum(dim=(2, 3)) / total
         right += sum(AXES[channel] in distortion.right_axes for channel in strength.argmax(dim=1).tolist())
         count += VALIDATION_CROPS
-    return right / count
+        for axis, effect in distortion.effects.items():
+            if abs(effect) == 1.0:
+                channel = AXES.index(axis)
+                pairs = zip(true[:, channel].tolist(), strength[:, channel].tolist(), strict=True)
+                seen.setdefault(axis, []).extend(pairs)
+    spearmans = [spearman(*zip(*pairs, strict=True)) for pairs in seen.values()]
+    return {"validation_axis_accuracy": right / count, "validation_severity_spearman": mean_of(spearmans) or 0.0}
 
 
 def train_predictor(
@@ -148,24 +199,23 @@ def train_predictor(
     device = torch.device(device)
     torch.manual_seed(recipe.seed)
     components = {1: 1 - config.two_operators, 2: config.two_operators}
-    engine = DistortionEngine(components=components, missing_codecs=recipe.data.missing_codecs)
+    engine = DistortionEngine(recipe.data.operators(), components=components, missing_codecs=recipe.data.missing_codecs)
     predictor = (
-        DistortionPredictor(config.widths, config.pair_widths, config.texture_widths)
+        DistortionPredictor(config.widths, config.pair_widths, config.texture_widths, config.map_width)
         .to(device)
         .to(memory_format=torch.channels_last)
     )
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        a, b, target, weight = (tensor.to(device) for tensor in batch)
+        a, b, *truth = (tensor.to(device) for tensor in batch)
         pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
-        return map_loss(predictor.half_resolution_maps(pair), target, weight, config.type_weight)
+        loss, terms = map_loss(predictor.half_resolution_maps(pair, a, b), *truth, config)
+        hint, _ = map_loss(predictor.hints(pair), *(F.avg_pool2d(one, 2) for one in truth), config)
+        return loss + config.hint_weight * hint, {**terms, "hint": hint}
 
     def validate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, DistortionPredictor)
-        accuracy = quick_axis_accuracy(
-            model, engine.distortions, photographs.validation, config.crop, recipe.seed, device
-        )
-        return {"validation_axis_accuracy": accuracy}
+        return quick_figures(model, engine.distortions, photographs.validation, config.crop, recipe.seed, device)
 
     run(
         "predictor",

@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ..distortions.availability import CODEC_POLICIES
+from ..distortions.bank import BANK
+from ..distortions.panel import MIN_PANEL_SIDE
 from ..validation import unknown_name
+from .ranking import RANKING_LOSSES
 
 PRECISIONS = ("float32", "bfloat16")
+PANELS = ("all", "no-opinion", "none")
+NAMES = tuple(distortion.name for distortion in BANK)
 WATCHING = ("workers", "checkpoint_seconds", "log_every", "validate_every")
 """Values that decide how a run is fed and watched, not what comes out of it."""
 
@@ -29,11 +34,17 @@ class DataConfig:
             depend on what else is in the folder.
         smallest_scale: crops are taken from photographs reduced by a random factor between this and 1.
         missing_codecs: ``"skip"`` to do without operators whose codec is missing here, ``"raise"`` to refuse.
+        held_out: operators that training does not see, to measure generalisation by.
     """
 
     validation_share: float = 0.08
     smallest_scale: float = 0.6
     missing_codecs: str = "raise"
+    held_out: tuple[str, ...] = ()
+
+    def operators(self) -> list[str]:
+        """Names of the operators to train on: the bank but for those held out."""
+        return [name for name in NAMES if name not in self.held_out]
 
     def __post_init__(self) -> None:
         if not 0 <= self.validation_share < 1:
@@ -42,6 +53,9 @@ class DataConfig:
             raise ValueError(f"smallest_scale must be in (0, 1], got {self.smallest_scale}")
         if self.missing_codecs not in CODEC_POLICIES:
             raise ValueError(unknown_name("missing_codecs", self.missing_codecs, CODEC_POLICIES))
+        for name in self.held_out:
+            if name not in NAMES:
+                raise ValueError(unknown_name("operator in held_out", name, NAMES))
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,10 @@ class PredictorConfig(StageConfig):
         widths: encoder channels at strides 2, 4, 8, 16.
         pair_widths: pair network channels at strides 2, 4, 8, 16.
         texture_widths: filters on the difference at stride 2, and channels of its energies at strides 4 and 8.
+        map_width: channels of the map decoder at stride 4.
         type_weight: weight of the cross-entropy on the share of each axis, beside the dense regression.
+        height_weight: weight of the error of each picture's mean magnitude on each axis.
+        hint_weight: weight of the same loss on the maps read linearly from the pair network, which the scorer sees.
         two_operators: share of pictures that two operators act on, each in its own region.
         both_distorted: share of pairs in which neither image is the original.
     """
@@ -110,7 +127,10 @@ class PredictorConfig(StageConfig):
     widths: tuple[int, ...] = (16, 48, 80, 112)
     pair_widths: tuple[int, ...] = (24, 32, 64, 80)
     texture_widths: tuple[int, ...] = (16, 32, 48)
+    map_width: int = 48
     type_weight: float = 0.3
+    height_weight: float = 1.0
+    hint_weight: float = 0.3
     two_operators: float = 0.25
     both_distorted: float = 0.15
 
@@ -124,7 +144,12 @@ class ScorerConfig(StageConfig):
         kinds: probability of each kind of tier.
         channels: projected differences a level.
         floor_weight: weight of the full-resolution floor.
+        ranking: loss on a tier's order: ``"pairwise"`` or ``"contrastive"``.
         temperature: of the ranking loss, on log-distances.
+        panel: closed-form metrics that vote on pairs of different kinds and scenes: ``"all"`` of the panel,
+            ``"no-opinion"`` for those without a constant that was chosen with the help of opinion scores, ``"none"``.
+            Needs crops of at least 128 pixels and the extra ``benchmark``.
+        panel_weight: weight of the loss on their votes.
         scale_weight: weight of the pull of log-distance towards log-severity (single-operator tiers).
         axis_weight: weight of the cross-entropy that ties the parts to the declared axes.
         judge_weight: weight of the unanchored judgement's ranking loss.
@@ -136,10 +161,21 @@ class ScorerConfig(StageConfig):
     )
     channels: int = 32
     floor_weight: float = 4.0
+    ranking: str = "pairwise"
     temperature: float = 0.1
+    panel: str = "all"
+    panel_weight: float = 1.0
     scale_weight: float = 0.2
     axis_weight: float = 0.2
     judge_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, allowed in (("ranking", RANKING_LOSSES), ("panel", PANELS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(unknown_name(name, getattr(self, name), allowed))
+        if self.panel != "none" and self.crop < MIN_PANEL_SIDE:
+            raise ValueError(f"crop must be at least {MIN_PANEL_SIDE} for the panel, got {self.crop}")
 
 
 @dataclass(frozen=True)
@@ -235,8 +271,10 @@ def _build(cls: Any, values: Any, where: str) -> Any:
 def _checked(value: Any, wanted: str, where: str) -> Any:
     if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if wanted.startswith("tuple") and isinstance(value, list) and all(isinstance(item, int) for item in value):
-        return tuple(value)
+    if wanted.startswith("tuple") and isinstance(value, list):
+        of = str if "str" in wanted else int
+        if all(isinstance(item, of) for item in value):
+            return tuple(value)
     if wanted.startswith("dict") and isinstance(value, dict):
         return {str(key): float(item) for key, item in value.items()}
     if type(value).__name__ != wanted:

@@ -1,7 +1,8 @@
 """Second stage: on the frozen predictor, the scorer learns from tiers what is worse than what.
 
-The ranking loss is the pairwise logistic one (RankNet, Burges et al., 2005) on log-distances: a tier's partial order is
-exactly a set of pairs, so nothing has to be invented for pairs whose order is unknown, as a listwise loss would.
+Inside a tier, whose order is known, it ranks log-distances (:mod:`.ranking`). Between kinds of distortion and between
+scenes no order is known; there it learns from the votes of a panel of closed-form metrics, weighted by how far they
+agree.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 
 from ..distortions import DistortionEngine, Tier
 from ..distortions.bank import by_name
-from ..predictor import DistortionPredictor, PairFeatures
+from ..distortions.panel import PANEL, PanelMember, Prepared, panel_scores
+from ..predictor import DistortionPredictor
 from ..relation import AXES, axis_index
 from ..scorer import RelationalScorer
 from .data import Photographs, random_crops, seeded
 from .loop import ProgressCallback, run
 from .provenance import fingerprint
+from .ranking import RANKING_LOSSES, log_levels, votes_loss
 from .recipe import Recipe, ScorerConfig
 
 SMALLEST_DISTANCE = 1e-4
@@ -41,7 +44,8 @@ class TierBatch(NamedTuple):
     ``reference`` (B, 3, H, W); ``images`` (B, T, 3, H, W); ``order`` (B, T, T) bool, [i, j] = i is better than j;
     ``severity`` (B, T), NaN where several operators act; ``axes`` (B, T, len(AXES)) share of each axis in what was
     done; ``better`` and ``worse`` (P,) flat indices into B * T: pairs for the judgement; ``told`` (P,) bool: their
-    order shows without the reference.
+    order shows without the reference; ``panel`` (B, T, M) levels of the panel's members, higher is worse, NaN for
+    pictures that it cannot follow (M = 0 without a panel).
     """
 
     reference: Tensor
@@ -52,10 +56,15 @@ class TierBatch(NamedTuple):
     better: Tensor
     worse: Tensor
     told: Tensor
+    panel: Tensor
 
 
-def tier_batch(tier: Tier) -> TierBatch:
-    """Targets of a tier, from the recipes of its images."""
+def tier_batch(tier: Tier, members: Sequence[PanelMember] = ()) -> TierBatch:
+    """Targets of a tier, from the recipes of its images, and what the members of a panel say of them.
+
+    Where there is a panel, pictures of different kinds of distortion are ordered by it alone: it sees the picture, the
+    calibrated severity only the operator.
+    """
     axes = torch.zeros(*tier.severity.shape, len(AXES))
     severity = torch.full(tier.severity.shape, float("nan"))
     told = torch.ones(tier.severity.shape[0], dtype=torch.bool)
@@ -68,18 +77,41 @@ def tier_batch(tier: Tier) -> TierBatch:
                     axes[row, column, axis_index(axis)] += abs(effect) * component.severity
             if len(recipe) == 1 and recipe[0].region == "whole":
                 severity[row, column] = recipe[0].severity
-    rows, better, worse = _spread_pairs(tier.order, JUDGED_PAIRS)
-    size = tier.order.shape[1]
+    built = torch.tensor([kind != "kinds" or not members for kind in tier.kind])
+    order = tier.order & built.view(-1, 1, 1)
+    rows, better, worse = _spread_pairs(order, JUDGED_PAIRS)
+    size = order.shape[1]
     return TierBatch(
         reference=tier.reference,
         images=tier.images,
-        order=tier.order,
+        order=order,
         severity=severity,
         axes=F.normalize(axes, p=1, dim=2),
         better=rows * size + better,
         worse=rows * size + worse,
         told=told[rows],
+        panel=_panel_levels(tier, members),
     )
+
+
+def panel_members(panel: str) -> tuple[PanelMember, ...]:
+    """The members of a recipe's ``panel``: see :class:`ScorerConfig`."""
+    if panel == "none":
+        return ()
+    return tuple(member for member in PANEL if panel == "all" or not member.opinion_constants)
+
+
+def _panel_levels(tier: Tier, members: Sequence[PanelMember]) -> Tensor:
+    """What each member says of each picture: (B, T, M), in octaves above its threshold; NaN for displaced content."""
+    batch, size = tier.severity.shape
+    if not members:
+        return torch.zeros(batch, size, 0)
+    columns = [PANEL.index(member) for member in members]
+    known = Prepared(tier.reference)
+    scores = torch.stack([panel_scores(picture, known)[:, columns] for picture in tier.images.unbind(1)], dim=1)
+    moved = [[any(by_name(c.name).flow is not None for c in recipe) for recipe in recipes] for recipes in tier.recipes]
+    thresholds = torch.tensor([member.threshold for member in members])
+    return torch.where(torch.tensor(moved)[..., None], torch.nan, log_levels(scores, thresholds))
 
 
 @dataclass(frozen=True)
@@ -94,16 +126,8 @@ class _MakeTiers:
         config = self.recipe.scorer
         generator = seeded(self.recipe.seed, 3, step)
         crops = random_crops(self.photographs, config.batch, config.crop, self.recipe.data.smallest_scale, generator)
-        return tier_batch(self.engine.tier(crops, size=config.tier, generator=generator, kinds=config.kinds))
-
-
-def ranking_loss(log_distance: Tensor, order: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Pairwise logistic loss of (B, T) log-distances under (B, T, T) orders, and the share of pairs ordered right."""
-    gap = log_distance.unsqueeze(1) - log_distance.unsqueeze(2)  # [i, j] = j's minus i's: positive if i is nearer
-    known = order.float()
-    per_tier = known.sum(dim=(1, 2)).clamp_min(1)
-    loss = ((F.softplus(-gap / temperature) * known).sum(dim=(1, 2)) / per_tier).mean()
-    return loss, ((gap > 0).float() * known).sum() / known.sum().clamp_min(1)
+        tier = self.engine.tier(crops, size=config.tier, generator=generator, kinds=config.kinds)
+        return tier_batch(tier, panel_members(config.panel))
 
 
 class ScorerObjective(nn.Module):
@@ -120,6 +144,7 @@ class ScorerObjective(nn.Module):
         self.predictor = predictor
         self.scorer = scorer
         self.config = config
+        self.families = [member.family for member in panel_members(config.panel)]
 
     def forward(self, batch: TierBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss and its terms."""
@@ -136,7 +161,8 @@ class ScorerObjective(nn.Module):
         parts, floor = self.scorer.distance_terms(pair, images, repeated)
         distance = (parts.sum(dim=1) + floor).view(count, size)
         log_distance = torch.log(distance + SMALLEST_DISTANCE)
-        rank, accuracy = ranking_loss(log_distance, batch.order, config.temperature)
+        rank, accuracy = RANKING_LOSSES[config.ranking](log_distance, batch.order, config.temperature)
+        votes, agreement = votes_loss(log_distance.flatten(), batch.panel.flatten(0, 1), self.families)
 
         # Tiers hold calibrated severities: the distance is read on that scale, and with it one kind against another.
         known = torch.isfinite(batch.severity)
@@ -149,9 +175,15 @@ class ScorerObjective(nn.Module):
         axes = -(wanted * share.log()).sum(dim=1).mean()
 
         judge = self._judge_loss(images, of_images, batch)
-        total = rank + config.scale_weight * scale + config.axis_weight * axes + config.judge_weight * judge
-        terms = {"rank": rank, "scale": scale, "axes": axes, "judge": judge, "order_accuracy": accuracy}
-        return total, terms
+        terms = {"rank": rank, "votes": votes, "scale": scale, "axes": axes, "judge": judge}
+        total = (
+            rank
+            + config.panel_weight * votes
+            + config.scale_weight * scale
+            + config.axis_weight * axes
+            + config.judge_weight * judge
+        )
+        return total, {**terms, "order_accuracy": accuracy, "panel_agreement": agreement}
 
     def _judge_loss(self, images: Tensor, features: Sequence[Tensor], batch: TierBatch) -> Tensor:
         """Better images of a tier must be judged better; where a pair cannot tell, the judgement is pulled to 0."""
@@ -159,10 +191,10 @@ class ScorerObjective(nn.Module):
         if len(first) == 0:
             return images.new_zeros(())
         with torch.no_grad():
-            pair: PairFeatures = self.predictor.relate(
-                images[first], images[second], [f[first] for f in features], [f[second] for f in features]
-            )
-        score = self.scorer.judge(pair)
+            a, b = images[first], images[second]
+            pair = self.predictor.relate(a, b, [f[first] for f in features], [f[second] for f in features])
+            maps = self.predictor.half_resolution_maps(pair, a, b)
+        score = self.scorer.judge(pair, maps)
         judged = batch.told.float()
         told = F.softplus(-score / JUDGE_SCALE)
         silent = F.smooth_l1_loss(score / JUDGE_SCALE, torch.zeros_like(score), reduction="none")
@@ -231,7 +263,7 @@ def train_scorer(
         config.floor_weight,
     ).to(device)
     objective = ScorerObjective(predictor, scorer, config)
-    engine = DistortionEngine(missing_codecs=recipe.data.missing_codecs)
+    engine = DistortionEngine(recipe.data.operators(), missing_codecs=recipe.data.missing_codecs)
     make_tiers = _MakeTiers(photographs.training, recipe, engine)
     validation = _MakeTiers(photographs.validation, recipe, engine)
     start_at_scale(objective, TierBatch(*(tensor.to(device) for tensor in make_tiers(0))))

@@ -1,0 +1,112 @@
+"""`MapDecoder`: from the pair network's streams to signed maps; runs only when maps are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .displacement import FIT_CHANNELS, FLOW_CHANNELS
+from .layers import PairBlock, StreamBlock, scaled
+from .relation import AXES
+
+DILATIONS = (1, 2, 4)
+"""Of the blocks at stride 16, by which the decoder sees how much of the surroundings is affected, and how evenly."""
+
+BLOCK_GAIN = 0.4
+"""At which the blocks start beside their inputs: seven of them in a row must not blow the streams up."""
+
+START_HEIGHT = 0.5
+"""What the heights of all axes are before training, in severity units."""
+
+
+class MapHead(nn.Module):
+    """Signed maps from the two streams of a level: ``sign * height + rest``.
+
+    The sign of an axis comes from the odd stream, saturated; its height from the even one. An artefact that leaves a
+    faint trace of *which* image has it can so be read as strong by everything else that shows *how much* of it there
+    is; a plain odd reading would have to find the height in the trace. The rest is that plain reading: right for
+    tone and displacement, which are differences themselves.
+
+    Args:
+        channels: of each stream.
+        start: height of all axes before training.
+    """
+
+    def __init__(self, channels: int, start: float) -> None:
+        super().__init__()
+        self.sign = scaled(nn.Conv2d(channels, len(AXES), 1, bias=False), 0.5)
+        self.height = scaled(nn.Conv2d(channels, len(AXES), 1), 0.1)
+        self.rest = scaled(nn.Conv2d(channels, len(AXES), 1, bias=False), 0.1)
+        with torch.no_grad():
+            # softplus(x) = start
+            nn.init.constant_(self.height.bias, float(torch.tensor(start).expm1().log()))  # type: ignore[arg-type]
+
+    def forward(self, odd: Tensor, even: Tensor) -> Tensor:
+        """Streams (B, channels, h, w) -> (B, len(AXES), h, w), odd in the pair."""
+        return F.softsign(self.sign(odd)) * F.softplus(self.height(even)) + self.rest(odd)
+
+
+class MapDecoder(nn.Module):
+    """Signed maps at half resolution, from the streams of a pair and its displacement field.
+
+    Args:
+        pair_widths: channels of the pair network's streams at strides 2, 4, 8, 16.
+        features: channels of the encoder at stride 2.
+        energies: channels of the difference's energies at stride 2.
+        width: channels of the streams at stride 4.
+    """
+
+    def __init__(self, pair_widths: Sequence[int], features: int, energies: int, width: int) -> None:
+        super().__init__()
+        p1, p2, p3, p4 = pair_widths
+        self.around = nn.ModuleList([StreamBlock(p4, dilation, BLOCK_GAIN) for dilation in DILATIONS])
+        self.odd_up3 = scaled(nn.Conv2d(p4, p3, 1, bias=False), 0.7)
+        self.even_up3 = scaled(nn.Conv2d(p4, p3, 1, bias=False), 0.7)
+        self.at3 = nn.ModuleList([StreamBlock(p3, gain=BLOCK_GAIN) for _ in range(2)])
+        self.odd_in2 = scaled(nn.Conv2d(p2 + p3 + FLOW_CHANNELS, width, 1, bias=False), 1.0)
+        self.even_in2 = scaled(nn.Conv2d(p2 + p3 + FIT_CHANNELS, width, 1), 1.0)
+        self.at2 = nn.ModuleList([StreamBlock(width, gain=BLOCK_GAIN) for _ in range(2)])
+        self.pair1 = PairBlock(features, energies, p1, width)
+        self.head2 = MapHead(width, START_HEIGHT)
+        self.head1 = MapHead(p1, START_HEIGHT / 10)
+
+    def forward(
+        self,
+        difference: Tensor,
+        total: Tensor,
+        energy: Tensor,
+        odd: Sequence[Tensor],
+        even: Sequence[Tensor],
+        flow: Tensor,
+        fit: Tensor,
+    ) -> Tensor:
+        """(B, len(AXES), H / 2, W / 2), odd in the pair.
+
+        Args:
+            difference: encoder features at stride 2, a minus b.
+            total: their sum.
+            energy: energies of the filtered difference at stride 2.
+            odd: odd streams at strides 4, 8, 16.
+            even: even streams at the same strides.
+            flow: displacement at stride 4 (:func:`relqa_loss.displacement.displacement`).
+            fit: how well it explains the difference.
+        """
+        odd4, even4 = odd[2], even[2]
+        for block in self.around:
+            odd4, even4 = block(odd4, even4)
+        odd3 = odd[1] + F.interpolate(self.odd_up3(odd4), scale_factor=2.0, mode="nearest")
+        even3 = even[1] + F.silu(F.interpolate(self.even_up3(even4), scale_factor=2.0, mode="nearest"))
+        for block in self.at3:
+            odd3, even3 = block(odd3, even3)
+        odd2 = self.odd_in2(torch.cat((odd[0], F.interpolate(odd3, scale_factor=2.0, mode="nearest"), flow), dim=1))
+        even2 = F.silu(
+            self.even_in2(torch.cat((even[0], F.interpolate(even3, scale_factor=2.0, mode="nearest"), fit), dim=1))
+        )
+        for block in self.at2:
+            odd2, even2 = block(odd2, even2)
+        odd1, even1 = self.pair1(difference, total, energy, (odd2, even2))
+        coarse = F.interpolate(self.head2(odd2, even2), scale_factor=2.0, mode="bilinear", align_corners=False)
+        return coarse + self.head1(odd1, even1)
