@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..distortions import Distortion, DistortionEngine, Triplet, visibility
 from ..predictor import DistortionPredictor
 from ..relation import AXES
-from .data import Photographs, random_crops, seeded
+from .data import Photographs, random_crops, row_crops, seeded
+from .distributed import at_least_one, current, share_of_count
 from .loop import ProgressCallback, run
 from .provenance import fingerprint
 from .recipe import PredictorConfig, Recipe
@@ -39,21 +40,22 @@ class PairBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class _MakePairs:
-    """Step -> batch of pairs; a plain object, so that worker processes can receive it."""
+    """Step -> ``rows`` of its batch of pairs; a plain object, so that worker processes can receive it."""
 
     photographs: list[Tensor]
     recipe: Recipe
     engine: DistortionEngine
+    rows: range
 
     def __call__(self, step: int) -> PairBatch:
         config = self.recipe.predictor
-        generator = seeded(self.recipe.seed, 1, step)
-        crops = random_crops(self.photographs, config.batch, config.crop, self.recipe.data.smallest_scale, generator)
-        first = self.engine(crops, generator=generator)
+        streams = [seeded(self.recipe.seed, 1, step, row) for row in self.rows]
+        crops = row_crops(self.photographs, config.crop, self.recipe.data.smallest_scale, streams)
+        first = self.engine(crops, generator=streams)
         a, b, maps, weight = first.distorted, crops.clone(), first.maps, first.weight
-        other = torch.rand(config.batch, generator=generator) < config.both_distorted
+        other = torch.stack([torch.rand((), generator=stream) for stream in streams]) < config.both_distorted
         if other.any():
-            second = self.engine(crops[other], generator=generator)
+            second = self.engine(crops[other], generator=[streams[row] for row in other.nonzero().flatten()])
             b[other] = second.distorted
             maps[other] = maps[other] - second.maps
             unseen = _unseen(first)[other] | _unseen(second)
@@ -68,7 +70,13 @@ def _unseen(triplet: Triplet) -> Tensor:
     return (triplet.weight == 0) & (triplet.maps != 0).any(dim=1)
 
 
-def map_loss(maps: Tensor, target: Tensor, weight: Tensor, type_weight: float) -> tuple[Tensor, dict[str, Tensor]]:
+def map_loss(
+    maps: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    type_weight: float,
+    count: Callable[[Tensor], Tensor] = at_least_one,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Dense regression of the maps, and a cross-entropy on the share of each axis.
 
     Args:
@@ -76,15 +84,17 @@ def map_loss(maps: Tensor, target: Tensor, weight: Tensor, type_weight: float) -
         target: same shape.
         weight: (B, 1, h, w) >= 0; pictures without visible change count nothing.
         type_weight: weight of the cross-entropy.
+        count: number of visible pairs -> what their sum is divided by; another where a batch is spread over processes.
     """
     total = weight.sum(dim=(2, 3)).clamp_min(1e-3)
     visible = (weight.mean(dim=(1, 2, 3)) > 1e-3).float()
+    pairs = count(visible.sum())
 
     def mean(values: Tensor) -> Tensor:
         return (values * weight).sum(dim=(2, 3)) / total
 
     def over_pairs(values: Tensor) -> Tensor:
-        return (values * visible).sum() / visible.sum().clamp_min(1)
+        return (values * visible).sum() / pairs
 
     maps = maps.float()
     error = F.smooth_l1_loss(maps, target, reduction="none", beta=MAP_SCALE)
@@ -138,11 +148,13 @@ def train_predictor(
         device: where to train.
         progress: called at every logged step.
 
+    In a process group of ``torch.distributed`` each process trains on its rows of every batch.
+
     Returns:
         The averaged predictor in evaluation mode.
 
     Raises:
-        ValueError: a checkpoint of another run.
+        ValueError: a checkpoint of another run; a batch that cannot be split over the processes.
     """
     config: PredictorConfig = recipe.predictor
     device = torch.device(device)
@@ -158,7 +170,7 @@ def train_predictor(
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         a, b, target, weight = (tensor.to(device) for tensor in batch)
         pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
-        return map_loss(predictor.half_resolution_maps(pair), target, weight, config.type_weight)
+        return map_loss(predictor.half_resolution_maps(pair), target, weight, config.type_weight, share_of_count)
 
     def validate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, DistortionPredictor)
@@ -171,7 +183,7 @@ def train_predictor(
         "predictor",
         predictor,
         config,
-        _MakePairs(photographs.training, recipe, engine),
+        _MakePairs(photographs.training, recipe, engine, current().rows(config.batch)),
         loss_of,
         validate,
         Path(out),
