@@ -163,8 +163,8 @@ class StreamBlock(nn.Module):
         super().__init__()
 
         def conv(side: int, bias: bool) -> nn.Conv2d:
-            around = {"padding": side // 2 * dilation, "dilation": dilation}
-            return scaled(nn.Conv2d(channels, channels, side, bias=bias, **around), gain)
+            padding = side // 2 * dilation
+            return scaled(nn.Conv2d(channels, channels, side, padding=padding, dilation=dilation, bias=bias), gain)
 
         self.gate = conv(1, True)
         self.odd_mix = conv(3, False)

@@ -116,44 +116,66 @@ class ProgressBar:
 def run_predictor(args: argparse.Namespace) -> int:
     """First stage."""
     from ..training.data import load_photographs
+    from ..training.distributed import joined
     from ..training.predictor_stage import train_predictor
     from ..training.recipe import load_recipe
+    from ..training.stopping import Stopped
 
     recipe = load_recipe(args.recipe, parse_overrides(args.set))
-    photographs = load_photographs(args.data, recipe.data.validation_share, recipe.predictor.crop)
-    note_skipped(photographs.skipped)
-    train_predictor(recipe, photographs, args.out, resume=args.resume, device=args.device, progress=ProgressBar())
-    print(args.out)
+    with joined(args.device) as (ranks, device):
+        photographs = load_photographs(args.data, recipe.data.validation_share, recipe.predictor.crop)
+        if ranks.first:
+            note_skipped(photographs.skipped)
+        try:
+            train_predictor(recipe, photographs, args.out, resume=args.resume, device=device, progress=ProgressBar())
+        except Stopped as stop:
+            return stopped(stop, ranks.first)
+    if ranks.first:
+        print(args.out)
     return 0
+
+
+def stopped(stop: Exception, tells: bool) -> int:
+    """Say that a run was stopped, if this process does the talking; exit code of a process that SIGTERM ended."""
+    if tells:
+        note(f"relqa train: {stop}")
+    return 128 + 15
 
 
 def run_scorer(args: argparse.Namespace) -> int:
     """Second stage, the weights folder, and the final figures."""
-    import torch
-
     from ..images import Folder, read_folder
     from ..predictor import DistortionPredictor
     from ..training.data import load_photographs
+    from ..training.distributed import joined
     from ..training.loop import load_average
     from ..training.provenance import fingerprint, provenance_of
     from ..training.recipe import load_recipe
     from ..training.release import release
     from ..training.scorer_stage import train_scorer
+    from ..training.stopping import Stopped
 
     sources = [parse_source(text) for text in args.source]
     recipe = load_recipe(args.recipe, parse_overrides(args.set))
     predictor = DistortionPredictor(
         recipe.predictor.widths, recipe.predictor.pair_widths, recipe.predictor.texture_widths
     )
-    photographs = load_photographs(args.data, recipe.data.validation_share, recipe.scorer.crop)
-    note_skipped(photographs.skipped)
-    of_predictor = fingerprint(recipe, "predictor", photographs)
-    predictor_seconds = load_average(predictor, args.predictor, recipe.predictor.steps, of_predictor)
-    tests = Folder((), ()) if args.test is None else read_folder(args.test)
-    note_skipped(tests.skipped)
-    scorer = train_scorer(
-        recipe, photographs, predictor, args.out, resume=args.resume, device=args.device, progress=ProgressBar()
-    )
+    with joined(args.device) as (ranks, device):
+        photographs = load_photographs(args.data, recipe.data.validation_share, recipe.scorer.crop)
+        of_predictor = fingerprint(recipe, "predictor", photographs)
+        predictor_seconds = load_average(predictor, args.predictor, recipe.predictor.steps, of_predictor)
+        tests = Folder((), ()) if args.test is None or not ranks.first else read_folder(args.test)
+        if ranks.first:
+            note_skipped(photographs.skipped)
+            note_skipped(tests.skipped)
+        try:
+            scorer = train_scorer(
+                recipe, photographs, predictor, args.out, resume=args.resume, device=device, progress=ProgressBar()
+            )
+        except Stopped as stop:
+            return stopped(stop, ranks.first)
+    if not ranks.first:
+        return 0
     provenance = provenance_of(
         recipe,
         photographs,
@@ -161,7 +183,7 @@ def run_scorer(args: argparse.Namespace) -> int:
         scorer_seconds=load_average(
             scorer, args.out, recipe.scorer.steps, fingerprint(recipe, "scorer", photographs, predictor)
         ),
-        device=torch.device(args.device),
+        device=device,
     )
     if args.note:
         provenance["notes"] = args.note
@@ -173,7 +195,7 @@ def run_scorer(args: argparse.Namespace) -> int:
         provenance,
         name=args.name,
         sources=sources,
-        test_photographs=[image.to(args.device) for image in tests.images],
+        test_photographs=[image.to(device) for image in tests.images],
         progress=note,
     )
     if evaluation is not None:

@@ -43,6 +43,18 @@ def check_generator(generator: Generator, images: Tensor) -> None:
         raise ValueError(f"generator must be on the device of images ({images.device}), got one on {generator.device}")
 
 
+def check_generators(generator: Generator | Sequence[Generator], images: Tensor) -> None:
+    """The same, for an argument that may also hold one generator an image (B, 3, H, W)."""
+    if not isinstance(generator, list | tuple):
+        generator = [generator]  # type: ignore[list-item]
+    elif len(generator) != images.shape[0]:
+        raise ValueError(
+            f"generator must be one or hold one for each of {images.shape[0]} images, got {len(generator)}"
+        )
+    for one in generator:
+        check_generator(one, images)
+
+
 def check_severity(name: str, severity: float) -> float:
     """The value as a float; ValueError outside [0, 1]."""
     if not 0 <= severity <= 1:

@@ -96,8 +96,10 @@ class Draws:
         return [items[i] for i in torch.randperm(len(items), generator=self._generator).tolist()]
 
 
-def draws_for_batch(count: int, generator: Generator) -> list[Draws]:
-    """One stream an image, seeded from ``generator`` (waits for its device once)."""
+def draws_for_batch(count: int, generator: Generator | Sequence[Generator]) -> list[Draws]:
+    """One stream an image, seeded from ``generator``, or each from its own (waits for the device of each once)."""
+    if not isinstance(generator, Generator):
+        return [draws for one in generator for draws in draws_for_batch(1, one)]
     seeds = torch.randint(SEED_LIMIT, (count,), generator=generator, device=generator.device)
     return [Draws(seed) for seed in seeds.tolist()]
 

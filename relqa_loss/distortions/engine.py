@@ -13,7 +13,7 @@ from ..relation import AXES, TONE_AXES
 from ..validation import check_images, unknown_name
 from . import availability
 from .bank import BANK
-from .compose import check_generator, check_recipes, check_severity, resolve, table_of, working_copy
+from .compose import check_generators, check_recipes, check_severity, resolve, table_of, working_copy
 from .draws import Draws, check_probabilities, draws_for_batch
 from .recipe import Component, Recipe
 from .record import Distortion
@@ -140,15 +140,16 @@ class DistortionEngine:
     def __repr__(self) -> str:
         return f"DistortionEngine({len(self._table)} distortions, severity={self._severity})"
 
-    def __call__(self, images: Tensor, *, generator: Generator) -> Triplet:
+    def __call__(self, images: Tensor, *, generator: Generator | Sequence[Generator]) -> Triplet:
         """Distort each image in its own random way.
 
         Args:
             images: (B, 3, H, W) in [0, 1], of any float dtype.
-            generator: source of all randomness, on the device of ``images``.
+            generator: source of all randomness, on the device of ``images``; or a list of one an image, with which an
+                image becomes what it would alone with its generator, whatever else is in the batch.
         """
         check_images("images", images)
-        check_generator(generator, images)
+        check_generators(generator, images)
         return self.render(images, [self.plan(draws) for draws in draws_for_batch(images.shape[0], generator)])
 
     def render(self, images: Tensor, recipes: Sequence[Recipe]) -> Triplet:
@@ -178,14 +179,19 @@ class DistortionEngine:
         return Triplet(images, distorted.to(images.dtype), maps, weight, done)
 
     def tier(
-        self, images: Tensor, size: int = 5, *, generator: Generator, kinds: Mapping[str, float] | None = None
+        self,
+        images: Tensor,
+        size: int = 5,
+        *,
+        generator: Generator | Sequence[Generator],
+        kinds: Mapping[str, float] | None = None,
     ) -> Tier:
         """Make ordinally ranked sets: several qualities of each image, with the order that is known.
 
         Args:
             images: (B, 3, H, W) in [0, 1], of any float dtype.
             size: how many pictures of each image, 2 to 10.
-            generator: source of all randomness, on the device of ``images``.
+            generator: source of all randomness, on the device of ``images``; or a list of one an image.
             kinds: probability of each construction, see :class:`Tier`; None for the three whose order is true by
                 construction, as far as the operators of this engine allow.
 
@@ -193,7 +199,7 @@ class DistortionEngine:
             ValueError: bad size, unknown kind, or a kind that the operators of this engine do not allow.
         """
         check_images("images", images)
-        check_generator(generator, images)
+        check_generators(generator, images)
         possible = possible_kinds(self._table, size)
         if kinds is None:
             wanted = {kind: share for kind, share in DEFAULT_KINDS.items() if kind in possible}

@@ -1,8 +1,12 @@
-"""Photographs, crops and batches: a batch is a function of (seed, step), whatever the number of workers."""
+"""Photographs, crops and batches: each row of a batch is a function of (seed, step, row) alone.
+
+So neither the number of workers nor that of the training processes, each of which makes its own rows, changes the data.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +25,9 @@ FLAT = 0.02
 """A crop whose standard deviation is below this shows nothing a distortion could act on; another one is drawn."""
 
 MAX_SEED = 2**31 - 1
+
+WORKER_GRACE = 20
+"""Seconds that a worker lives on after SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,13 @@ def random_crops(
     return torch.cat(crops).clamp(0, 1)
 
 
+def row_crops(
+    photographs: Sequence[Tensor], side: int, smallest_scale: float, generators: Sequence[Generator]
+) -> Tensor:
+    """One of :func:`random_crops` from each generator: (len(generators), 3, side, side)."""
+    return torch.cat([random_crops(photographs, 1, side, smallest_scale, generator) for generator in generators])
+
+
 class StepDataset(Dataset[Batch], Generic[Batch]):
     """Item number n is the batch of step n, made by ``make(n)``."""
 
@@ -114,6 +128,15 @@ class StepDataset(Dataset[Batch], Generic[Batch]):
         return self.make(step)
 
 
+def outlive_sigterm(worker: int) -> None:
+    """Let a worker go on for a while after SIGTERM.
+
+    Schedulers send it to every process of a job; without its workers the training process could not finish its step.
+    """
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_GRACE))
+
+
 def batches(make: Callable[[int], Batch], start: int, steps: int, workers: int) -> Iterator[Batch]:
     """Batches of steps ``start`` ... ``steps - 1``, in order."""
     loader: DataLoader[Any] = DataLoader(
@@ -121,6 +144,7 @@ def batches(make: Callable[[int], Batch], start: int, steps: int, workers: int) 
         batch_size=None,
         sampler=range(start, steps),
         num_workers=workers,
+        worker_init_fn=outlive_sigterm,
         prefetch_factor=4 if workers else None,
     )
     return iter(loader)

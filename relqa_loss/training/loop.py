@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from .data import batches
+from .distributed import any_rank, average_gradients, current, mean_over_ranks, start_equal
 from .recipe import StageConfig
+from .stopping import Stopped, on_sigterm
 
 CHECKPOINT = "checkpoint.pt"
 METRICS = "metrics.jsonl"
@@ -43,6 +45,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
+    # Without this the new name can survive a power loss that its contents do not.
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
@@ -55,9 +60,13 @@ def schedule(step: int, config: StageConfig) -> float:
 
 
 class _Log:
-    """Metrics as JSON lines; after an interruption, lines beyond the checkpoint are dropped."""
+    """Metrics as JSON lines; after an interruption, lines beyond the checkpoint are dropped. Only the first rank's."""
 
     def __init__(self, path: Path, start: int) -> None:
+        self._path = path
+        self._writes = current().first
+        if not self._writes:
+            return
         kept = []
         if start and path.exists():
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -65,9 +74,10 @@ class _Log:
                 if line.endswith("}") and json.loads(line)["step"] <= start:
                     kept.append(line + "\n")
         write_atomically(path, lambda temporary: _write_text(temporary, "".join(kept)))
-        self._path = path
 
     def write(self, values: Mapping[str, float]) -> None:
+        if not self._writes:
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
 
@@ -92,6 +102,10 @@ def run(
 ) -> nn.Module:
     """Train ``model`` and leave the moving average of its weights in it.
 
+    In a process group every process calls this with its share of the batches: gradients and logged values are means
+    over the processes, and the first one alone writes, validates and reports progress, while the others wait. All must
+    see the same ``out``. The number of processes may change from one resumption to the next.
+
     Args:
         stage: name for messages and logs.
         model: on ``device``.
@@ -109,7 +123,10 @@ def run(
     Raises:
         ValueError: a checkpoint of another recipe or other data; a run is there and ``resume`` is False; the loss is no
             longer finite.
+        Stopped: SIGTERM arrived (in any process) before the last step; the checkpoint of the step then under way is
+            written.
     """
+    ranks = current()
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / CHECKPOINT
     average = torch.optim.swa_utils.AveragedModel(
@@ -118,6 +135,8 @@ def run(
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trainable, lr=config.learning_rate, weight_decay=config.weight_decay)
     start, spent = 0, 0.0
+    sums: dict[str, Tensor] = {}
+    summed = 0
     if checkpoint.exists():
         if not resume:
             raise ValueError(f"{out} already holds a run; resume it or choose another folder")
@@ -126,6 +145,9 @@ def run(
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         start, spent = state["step"], state["seconds"]
+        sums, summed = dict(state.get("sums", {})), state.get("summed", 0)
+    start_equal(model)
+    start_equal(average)
 
     began = last_save = time.monotonic()
 
@@ -140,44 +162,54 @@ def run(
             "model": model.state_dict(),
             "average": average.state_dict(),
             "optimiser": optimiser.state_dict(),
+            "sums": sums,
+            "summed": summed,
         }
         write_atomically(checkpoint, lambda path: torch.save(state, path))
 
     log = _Log(out / METRICS, start)
     amp = torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
-    sums: dict[str, Tensor] = {}
-    summed = 0
-    for step, batch in enumerate(batches(make_batch, start, config.steps, config.workers), start=start):
-        for group in optimiser.param_groups:
-            group["lr"] = schedule(step, config)
-        with amp:
-            loss, extra = loss_of(batch)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(trainable, GRADIENT_NORM)
-        optimiser.step()
-        average.update_parameters(model)
-        for name, value in {"loss": loss, **extra}.items():
-            sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach()
-        done = step + 1
-        summed += 1
-        validation_due = done % config.validate_every == 0 or done == config.steps
-        if validation_due or done % config.log_every == 0:
-            means = {name: float(value) / summed for name, value in sums.items()}
-            sums, summed = {}, 0
-            if not math.isfinite(means["loss"]):
-                raise ValueError(f"the {stage}'s loss is no longer finite at step {done}; lower the learning rate")
-            seconds = time.monotonic() - began
-            rate = (done - start) / seconds
-            line = {"step": done, "seconds": spent + seconds, "learning_rate": schedule(step, config), **means}
-            if validation_due:
-                line |= validate(average.module)
-            log.write(line)
-            if progress is not None:
-                progress(Progress(stage, done, config.steps, means["loss"], rate, (config.steps - done) / rate))
-        if time.monotonic() - last_save > config.checkpoint_seconds or done == config.steps:
-            save(done)
-            last_save = time.monotonic()
+    with on_sigterm() as stop:
+        for step, batch in enumerate(batches(make_batch, start, config.steps, config.workers), start=start):
+            for group in optimiser.param_groups:
+                group["lr"] = schedule(step, config)
+            with amp:
+                loss, extra = loss_of(batch)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            average_gradients(trainable)
+            nn.utils.clip_grad_norm_(trainable, GRADIENT_NORM)
+            optimiser.step()
+            average.update_parameters(model)
+            values = {"loss": loss, **extra}
+            shared = mean_over_ranks(torch.stack([value.detach().float() for value in values.values()]))
+            for name, value in zip(values, shared, strict=True):
+                sums[name] = sums.get(name, torch.zeros((), device=device)) + value
+            done = step + 1
+            summed += 1
+            finished = done == config.steps
+            validation_due = done % config.validate_every == 0 or finished
+            if validation_due or done % config.log_every == 0:
+                means = {name: float(value) / summed for name, value in sums.items()}
+                sums, summed = {}, 0
+                if not math.isfinite(means["loss"]):
+                    raise ValueError(f"the {stage}'s loss is no longer finite at step {done}; lower the learning rate")
+                seconds = time.monotonic() - began
+                rate = (done - start) / seconds
+                line = {"step": done, "seconds": spent + seconds, "learning_rate": schedule(step, config), **means}
+                if validation_due and ranks.first:
+                    line |= validate(average.module)
+                log.write(line)
+                if progress is not None and ranks.first:
+                    progress(Progress(stage, done, config.steps, means["loss"], rate, (config.steps - done) / rate))
+            stopping = any_rank(stop.asked, device) and not finished
+            if ranks.first and (stopping or finished or time.monotonic() - last_save > config.checkpoint_seconds):
+                save(done)
+                last_save = time.monotonic()
+            if stopping:
+                raise Stopped(
+                    f"stopped by SIGTERM at step {done} of {config.steps}, checkpoint written: resume to go on"
+                )
     model.load_state_dict(average.module.state_dict())
     return model
 

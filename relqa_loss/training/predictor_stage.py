@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,8 @@ from ..distortions.recipe import Recipe as Components
 from ..evaluation.statistics import mean_of, spearman
 from ..predictor import DistortionPredictor
 from ..relation import AXES
-from .data import Photographs, random_crops, seeded
+from .data import Photographs, random_crops, row_crops, seeded
+from .distributed import at_least_one, current, share_of_count
 from .loop import ProgressCallback, run
 from .provenance import fingerprint
 from .recipe import PredictorConfig, Recipe
@@ -50,21 +51,22 @@ class PairBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class _MakePairs:
-    """Step -> batch of pairs; a plain object, so that worker processes can receive it."""
+    """Step -> ``rows`` of its batch of pairs; a plain object, so that worker processes can receive it."""
 
     photographs: list[Tensor]
     recipe: Recipe
     engine: DistortionEngine
+    rows: range
 
     def __call__(self, step: int) -> PairBatch:
         config = self.recipe.predictor
-        generator = seeded(self.recipe.seed, 1, step)
-        crops = random_crops(self.photographs, config.batch, config.crop, self.recipe.data.smallest_scale, generator)
-        first = self.engine(crops, generator=generator)
+        streams = [seeded(self.recipe.seed, 1, step, row) for row in self.rows]
+        crops = row_crops(self.photographs, config.crop, self.recipe.data.smallest_scale, streams)
+        first = self.engine(crops, generator=streams)
         a, b, maps, weight = first.distorted, crops.clone(), first.maps, first.weight
-        other = torch.rand(config.batch, generator=generator) < config.both_distorted
+        other = torch.stack([torch.rand((), generator=stream) for stream in streams]) < config.both_distorted
         if other.any():
-            second = self.engine(crops[other], generator=generator)
+            second = self.engine(crops[other], generator=[streams[row] for row in other.nonzero().flatten()])
             b[other] = second.distorted
             maps[other] = maps[other] - second.maps
             unseen = _unseen(first)[other] | _unseen(second)
@@ -87,7 +89,12 @@ def _unseen(triplet: Triplet) -> Tensor:
 
 
 def map_loss(
-    maps: Tensor, target: Tensor, weight: Tensor, unsigned: Tensor, config: PredictorConfig
+    maps: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    unsigned: Tensor,
+    config: PredictorConfig,
+    count: Callable[[Tensor], Tensor] = at_least_one,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Dense regression of the maps, of each picture's mean magnitude by axis, and a cross-entropy on their shares.
 
@@ -97,6 +104,7 @@ def map_loss(
         weight: (B, 1, h, w) >= 0; pictures without visible change count nothing.
         unsigned: same shape: weight of magnitudes alone, where the sign is not known.
         config: weights of the terms.
+        count: number of visible pairs -> what their sum is divided by; another where a batch is spread over processes.
 
     Returns:
         The loss, and its terms for the log.
@@ -104,18 +112,19 @@ def map_loss(
     both = weight + unsigned
     total = both.sum(dim=(2, 3)).clamp_min(1e-3)
     visible = (both.mean(dim=(1, 2, 3)) > 1e-3).float()
+    pairs = count(visible.sum())
 
-    def mean(values: Tensor, weights: Tensor = both) -> Tensor:
-        return (values * weights).sum(dim=(2, 3)) / total
+    def mean(values: Tensor) -> Tensor:
+        return (values * both).sum(dim=(2, 3)) / total
 
     def over_pairs(values: Tensor) -> Tensor:
-        return (values * visible).sum() / visible.sum().clamp_min(1)
+        return (values * visible).sum() / pairs
 
     maps = maps.float()
-    size, true_size = maps.abs(), target.abs()
-    dense = mean(F.smooth_l1_loss(maps, target, reduction="none", beta=MAP_SCALE), weight)
-    dense = dense + mean(F.smooth_l1_loss(size, true_size, reduction="none", beta=MAP_SCALE), unsigned)
-    height, true_height = mean(size), mean(true_size)
+    # Where only magnitudes are known, the map's own sign is as good as any.
+    wanted = torch.where(unsigned > 0, maps.detach().sign() * target.abs(), target)
+    dense = mean(F.smooth_l1_loss(maps, wanted, reduction="none", beta=MAP_SCALE))
+    height, true_height = mean(maps.abs()), mean(target.abs())
     # Errors that pixels share are what puts one picture's severity above another's.
     heights = F.smooth_l1_loss(height, true_height, reduction="none", beta=HEIGHT_SCALE)
     share = F.normalize(height + 1e-3, p=1, dim=1)
@@ -189,11 +198,13 @@ def train_predictor(
         device: where to train.
         progress: called at every logged step.
 
+    In a process group of ``torch.distributed`` each process trains on its rows of every batch.
+
     Returns:
         The averaged predictor in evaluation mode.
 
     Raises:
-        ValueError: a checkpoint of another run.
+        ValueError: a checkpoint of another run; a batch that cannot be split over the processes.
     """
     config: PredictorConfig = recipe.predictor
     device = torch.device(device)
@@ -207,10 +218,12 @@ def train_predictor(
     )
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        a, b, *truth = (tensor.to(device) for tensor in batch)
+        a, b, target, weight, unsigned = (tensor.to(device) for tensor in batch)
         pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
-        loss, terms = map_loss(predictor.half_resolution_maps(pair, a, b), *truth, config)
-        hint, _ = map_loss(predictor.hints(pair), *(F.avg_pool2d(one, 2) for one in truth), config)
+        maps = predictor.half_resolution_maps(pair, a, b)
+        loss, terms = map_loss(maps, target, weight, unsigned, config, share_of_count)
+        smaller = [F.avg_pool2d(one, 2) for one in (target, weight, unsigned)]
+        hint, _ = map_loss(predictor.hints(pair), smaller[0], smaller[1], smaller[2], config, share_of_count)
         return loss + config.hint_weight * hint, {**terms, "hint": hint}
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -221,7 +234,7 @@ def train_predictor(
         "predictor",
         predictor,
         config,
-        _MakePairs(photographs.training, recipe, engine),
+        _MakePairs(photographs.training, recipe, engine, current().rows(config.batch)),
         loss_of,
         validate,
         Path(out),

@@ -8,6 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .distributed import at_least_one
+
+Count = Callable[[Tensor], Tensor]
+RankingLoss = Callable[[Tensor, Tensor, float, Count], tuple[Tensor, Tensor]]
+
 VOTE_SCALE = 0.25
 """Difference, in octaves of a metric, at which its vote is nearly whole: below, it says little and counts little."""
 
@@ -15,7 +20,9 @@ VOTES_TEMPERATURE = 0.25
 """Difference of log-distance at which the loss takes a pair as told apart."""
 
 
-def pairwise_loss(log_distance: Tensor, order: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def pairwise_loss(
+    log_distance: Tensor, order: Tensor, temperature: float, count: Count = at_least_one
+) -> tuple[Tensor, Tensor]:
     """Pairwise logistic loss (RankNet, Burges et al., 2005).
 
     A tier's partial order is exactly a set of pairs; each counts the same.
@@ -24,6 +31,7 @@ def pairwise_loss(log_distance: Tensor, order: Tensor, temperature: float) -> tu
         log_distance: (B, T).
         order: (B, T, T) bool, [i, j] = i is better than j.
         temperature: difference of log-distance at which a pair counts as told apart.
+        count: a number of things -> what their sum is divided by; another where a batch is spread over processes.
 
     Returns:
         Loss, and the share of pairs ordered right.
@@ -32,10 +40,12 @@ def pairwise_loss(log_distance: Tensor, order: Tensor, temperature: float) -> tu
     known = order.float()
     per_tier = known.sum(dim=(1, 2)).clamp_min(1)
     loss = ((F.softplus(-gap / temperature) * known).sum(dim=(1, 2)) / per_tier).mean()
-    return loss, _share_right(gap, known)
+    return loss, _share_right(gap, known, count)
 
 
-def contrastive_loss(log_distance: Tensor, order: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def contrastive_loss(
+    log_distance: Tensor, order: Tensor, temperature: float, count: Count = at_least_one
+) -> tuple[Tensor, Tensor]:
     """Supervised contrastive loss by rank: each picture is told from all that are known to be worse at once.
 
     The negative logarithm of the share that picture i has of ``exp(-log_distance / temperature)`` among itself and
@@ -47,10 +57,10 @@ def contrastive_loss(log_distance: Tensor, order: Tensor, temperature: float) ->
     against = torch.where(order, -gap / temperature, -torch.inf)
     terms = torch.logsumexp(F.pad(against, (1, 0)), dim=2)  # the column of zeros is the picture itself
     asked = order.any(dim=2).float()
-    return (terms * asked).sum() / asked.sum().clamp_min(1), _share_right(gap, known)
+    return (terms * asked).sum() / count(asked.sum()), _share_right(gap, known, count)
 
 
-RANKING_LOSSES: Mapping[str, Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]] = {
+RANKING_LOSSES: Mapping[str, RankingLoss] = {
     "pairwise": pairwise_loss,
     "contrastive": contrastive_loss,
 }
@@ -62,8 +72,8 @@ def _gaps(log_distance: Tensor) -> Tensor:
     return log_distance.unsqueeze(1) - log_distance.unsqueeze(2)
 
 
-def _share_right(gap: Tensor, known: Tensor) -> Tensor:
-    return ((gap > 0).float() * known).sum() / known.sum().clamp_min(1)
+def _share_right(gap: Tensor, known: Tensor, count: Count) -> Tensor:
+    return ((gap > 0).float() * known).sum() / count(known.sum())
 
 
 def log_levels(scores: Tensor, thresholds: Tensor) -> Tensor:

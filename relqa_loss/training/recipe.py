@@ -64,7 +64,7 @@ class StageConfig:
 
     Attributes:
         steps: optimiser steps.
-        batch: crops (predictor) or tiers (scorer) a step.
+        batch: crops (predictor) or tiers (scorer) a step, over all training processes.
         crop: side of a crop in pixels, a multiple of 16.
         learning_rate: peak of the schedule: linear warm-up over ``warmup`` steps, then a half cosine to 1 % of the
             peak.
@@ -72,7 +72,8 @@ class StageConfig:
         weight_decay: of AdamW.
         average: decay of the exponential moving average of the weights; the average is what is kept.
         precision: ``"bfloat16"`` (autocast) or ``"float32"``.
-        workers: processes that make training data; 0 makes it in the training process. The data does not depend on it.
+        workers: processes that make training data for each training process; 0 makes it there. The data does not
+            depend on it.
         checkpoint_seconds: time between two checkpoints.
         log_every: steps between two lines of the metrics log.
         validate_every: steps between two looks at the validation photographs.

@@ -7,7 +7,8 @@ agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,8 @@ from ..distortions.panel import PANEL, PanelMember, Prepared, panel_scores
 from ..predictor import DistortionPredictor
 from ..relation import AXES, axis_index
 from ..scorer import RelationalScorer
-from .data import Photographs, random_crops, seeded
+from .data import Photographs, row_crops, seeded
+from .distributed import at_least_one, current, gathered, share_of_count
 from .loop import ProgressCallback, run
 from .provenance import fingerprint
 from .ranking import RANKING_LOSSES, log_levels, votes_loss
@@ -116,17 +118,18 @@ def _panel_levels(tier: Tier, members: Sequence[PanelMember]) -> Tensor:
 
 @dataclass(frozen=True)
 class _MakeTiers:
-    """Step -> batch of tiers; a plain object, so that worker processes can receive it."""
+    """Step -> ``rows`` of its batch of tiers; a plain object, so that worker processes can receive it."""
 
     photographs: list[Tensor]
     recipe: Recipe
     engine: DistortionEngine
+    rows: range
 
     def __call__(self, step: int) -> TierBatch:
         config = self.recipe.scorer
-        generator = seeded(self.recipe.seed, 3, step)
-        crops = random_crops(self.photographs, config.batch, config.crop, self.recipe.data.smallest_scale, generator)
-        tier = self.engine.tier(crops, size=config.tier, generator=generator, kinds=config.kinds)
+        streams = [seeded(self.recipe.seed, 3, step, row) for row in self.rows]
+        crops = row_crops(self.photographs, config.crop, self.recipe.data.smallest_scale, streams)
+        tier = self.engine.tier(crops, size=config.tier, generator=streams, kinds=config.kinds)
         return tier_batch(tier, panel_members(config.panel))
 
 
@@ -137,14 +140,22 @@ class ScorerObjective(nn.Module):
         predictor: frozen.
         scorer: the module that learns.
         config: weights of the terms.
+        count: number of things -> what their sum is divided by; another where a batch is spread over processes.
     """
 
-    def __init__(self, predictor: DistortionPredictor, scorer: RelationalScorer, config: ScorerConfig) -> None:
+    def __init__(
+        self,
+        predictor: DistortionPredictor,
+        scorer: RelationalScorer,
+        config: ScorerConfig,
+        count: Callable[[Tensor], Tensor] = at_least_one,
+    ) -> None:
         super().__init__()
         self.predictor = predictor
         self.scorer = scorer
         self.config = config
         self.families = [member.family for member in panel_members(config.panel)]
+        self.count = count
 
     def forward(self, batch: TierBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss and its terms."""
@@ -161,14 +172,16 @@ class ScorerObjective(nn.Module):
         parts, floor = self.scorer.distance_terms(pair, images, repeated)
         distance = (parts.sum(dim=1) + floor).view(count, size)
         log_distance = torch.log(distance + SMALLEST_DISTANCE)
-        rank, accuracy = RANKING_LOSSES[config.ranking](log_distance, batch.order, config.temperature)
-        votes, agreement = votes_loss(log_distance.flatten(), batch.panel.flatten(0, 1), self.families)
+        rank, accuracy = RANKING_LOSSES[config.ranking](log_distance, batch.order, config.temperature, self.count)
+        votes, agreement = votes_loss(
+            gathered(log_distance.flatten()), gathered(batch.panel.flatten(0, 1)), self.families
+        )
 
         # Tiers hold calibrated severities: the distance is read on that scale, and with it one kind against another.
         known = torch.isfinite(batch.severity)
         target = torch.log(torch.where(known, batch.severity, 1.0))
         off = F.smooth_l1_loss(log_distance, target, reduction="none", beta=0.3) * known
-        scale = off.sum() / known.sum().clamp_min(1)
+        scale = off.sum() / self.count(known.sum())
 
         share = parts / (parts.sum(dim=1, keepdim=True) + SMALLEST_DISTANCE) + 1e-3
         wanted = batch.axes.flatten(0, 1)
@@ -178,7 +191,8 @@ class ScorerObjective(nn.Module):
         terms = {"rank": rank, "votes": votes, "scale": scale, "axes": axes, "judge": judge}
         total = (
             rank
-            + config.panel_weight * votes
+            # Every process sees all votes, and has the gradient of its own pictures; the mean over processes follows.
+            + config.panel_weight * current().size * votes
             + config.scale_weight * scale
             + config.axis_weight * axes
             + config.judge_weight * judge
@@ -188,6 +202,8 @@ class ScorerObjective(nn.Module):
     def _judge_loss(self, images: Tensor, features: Sequence[Tensor], batch: TierBatch) -> Tensor:
         """Better images of a tier must be judged better; where a pair cannot tell, the judgement is pulled to 0."""
         first, second = batch.better, batch.worse
+        # Before the early exit: every process must take part in the count.
+        pairs = self.count(images.new_tensor(float(len(first))))
         if len(first) == 0:
             return images.new_zeros(())
         with torch.no_grad():
@@ -198,7 +214,7 @@ class ScorerObjective(nn.Module):
         judged = batch.told.float()
         told = F.softplus(-score / JUDGE_SCALE)
         silent = F.smooth_l1_loss(score / JUDGE_SCALE, torch.zeros_like(score), reduction="none")
-        return (told * judged + 0.5 * silent * (1 - judged)).mean()
+        return (told * judged + 0.5 * silent * (1 - judged)).sum() / pairs
 
 
 def _spread_pairs(order: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -245,11 +261,13 @@ def train_scorer(
         device: where to train.
         progress: called at every logged step.
 
+    In a process group of ``torch.distributed`` each process trains on its rows of every batch.
+
     Returns:
         The averaged scorer in evaluation mode.
 
     Raises:
-        ValueError: a checkpoint of another run.
+        ValueError: a checkpoint of another run; a batch that cannot be split over the processes.
     """
     config: ScorerConfig = recipe.scorer
     device = torch.device(device)
@@ -262,11 +280,13 @@ def train_scorer(
         config.channels,
         config.floor_weight,
     ).to(device)
-    objective = ScorerObjective(predictor, scorer, config)
+    objective = ScorerObjective(predictor, scorer, config, share_of_count)
     engine = DistortionEngine(recipe.data.operators(), missing_codecs=recipe.data.missing_codecs)
-    make_tiers = _MakeTiers(photographs.training, recipe, engine)
-    validation = _MakeTiers(photographs.validation, recipe, engine)
-    start_at_scale(objective, TierBatch(*(tensor.to(device) for tensor in make_tiers(0))))
+    whole = range(config.batch)
+    make_tiers = _MakeTiers(photographs.training, recipe, engine, current().rows(config.batch))
+    validation = _MakeTiers(photographs.validation, recipe, engine, whole)
+    first = dataclasses.replace(make_tiers, rows=whole)(0)
+    start_at_scale(objective, TierBatch(*(tensor.to(device) for tensor in first)))
 
     def loss_of(batch: TierBatch) -> tuple[Tensor, dict[str, Tensor]]:
         return objective(TierBatch(*(tensor.to(device) for tensor in batch)))

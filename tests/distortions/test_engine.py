@@ -100,6 +100,27 @@ def test_images_do_not_depend_on_their_batch(make_photos: Callable[..., Tensor])
         assert torch.equal(alone.maps[0], whole.maps[i])
 
 
+def test_with_a_generator_of_its_own_an_image_becomes_what_it_would_alone(make_photos: Callable[..., Tensor]) -> None:
+    images = make_photos(3)
+    engine = DistortionEngine(OWN, components={1: 0.5, 2: 0.5})
+    together = engine(images, generator=[seeded(7), seeded(8), seeded(9)])
+    tiers = engine.tier(images, size=3, generator=[seeded(7), seeded(8), seeded(9)])
+    for i in range(3):
+        alone = engine(images[i : i + 1], generator=seeded(7 + i))
+        assert alone.recipe[0] == together.recipe[i]
+        assert torch.equal(alone.distorted[0], together.distorted[i])
+        tier = engine.tier(images[i : i + 1], size=3, generator=seeded(7 + i))
+        assert tier.recipes[0] == tiers.recipes[i]
+        assert torch.equal(tier.images[0], tiers.images[i])
+
+
+def test_as_many_generators_as_images_are_wanted(photos: Tensor) -> None:
+    with pytest.raises(ValueError, match="generator must be one or hold one for each of 2 images, got 1"):
+        DistortionEngine(OWN)(photos, generator=[seeded(1)])
+    with pytest.raises(TypeError, match=r"generator must be a torch\.Generator, got int"):
+        DistortionEngine(OWN).tier(photos, generator=[seeded(1), 2])  # type: ignore[list-item]
+
+
 def test_global_random_state_is_neither_read_nor_moved(photos: Tensor) -> None:
     engine = DistortionEngine()
     torch.manual_seed(1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from relqa_loss.training.loop import (
 )
 from relqa_loss.training.provenance import tensors_digest
 from relqa_loss.training.recipe import StageConfig
+from relqa_loss.training.stopping import Stopped
 
 CONFIG = StageConfig(steps=12, warmup=3, precision="float32", workers=0, checkpoint_seconds=0.0, log_every=5)
 
@@ -175,11 +179,16 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     assert [line["step"] for line in log_lines(tmp_path)] == [5, 10, 12]
 
 
-def test_means_after_a_resumption_count_only_the_steps_since(tmp_path: Path) -> None:
+def test_the_log_of_a_resumed_run_holds_the_means_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    train(tmp_path / "whole")
     with pytest.raises(Interruption):
-        train(tmp_path, stop=7, loss_of=constant(3.0))
-    train(tmp_path, resume=True, loss_of=constant(3.0))
-    assert [line["loss"] for line in log_lines(tmp_path)] == pytest.approx([3.0, 3.0, 3.0])
+        train(tmp_path / "cut", stop=7)
+    train(tmp_path / "cut", resume=True)
+    whole, cut = (
+        [{name: value for name, value in line.items() if name != "seconds"} for line in log_lines(tmp_path / one)]
+        for one in ("whole", "cut")
+    )
+    assert cut == whole
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
@@ -200,6 +209,48 @@ def test_seconds_count_over_resumptions(tmp_path: Path) -> None:
     torch.save(state | {"seconds": 1000.0}, tmp_path / CHECKPOINT)
     train(tmp_path, resume=True)
     assert log_lines(tmp_path)[-1]["seconds"] > 1000
+
+
+# --- SIGTERM
+
+
+def asking_to_stop_at(step: int, loss_of: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    calls = 0
+
+    def asking(batch: Tensor) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == step:
+            signal.raise_signal(signal.SIGTERM)
+        return loss_of(batch)
+
+    return asking
+
+
+def test_sigterm_saves_the_step_under_way_and_a_resumed_run_ends_where_it_would_have(tmp_path: Path) -> None:
+    rarely = dataclasses.replace(CONFIG, checkpoint_seconds=1e6)
+    whole = train(tmp_path / "whole")
+    torch.manual_seed(1)
+    model = nn.Linear(4, 1)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="stopped by SIGTERM at step 7 of 12"):
+        train(tmp_path / "cut", config=rarely, model=model, loss_of=asking_to_stop_at(7, squared_error(model)))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert torch.load(tmp_path / "cut" / CHECKPOINT, weights_only=True)["step"] == 7
+    assert tensors_digest(train(tmp_path / "cut", resume=True)) == tensors_digest(whole)
+
+
+def test_sigterm_during_the_last_step_ends_the_run_as_usual(tmp_path: Path) -> None:
+    model = nn.Linear(4, 1)
+    train(tmp_path, model=model, loss_of=asking_to_stop_at(12, squared_error(model)))
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 12
+
+
+def test_outside_the_main_thread_training_leaves_the_signal_alone(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        before = signal.getsignal(signal.SIGTERM)
+        assert pool.submit(train, tmp_path).result() is not None
+        assert signal.getsignal(signal.SIGTERM) is before
 
 
 # --- refusals

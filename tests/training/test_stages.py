@@ -16,7 +16,7 @@ from torch import Tensor
 from relqa_loss import AXES, DistortionEngine, DistortionPredictor, RelationalScorer
 from relqa_loss.distortions.bank import by_name
 from relqa_loss.images import write_image
-from relqa_loss.training.data import Photographs, batches, load_photographs, random_crops, seeded
+from relqa_loss.training.data import Photographs, batches, load_photographs, row_crops, seeded
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average
 from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, map_loss, train_predictor
 from relqa_loss.training.provenance import fingerprint, tensors_digest
@@ -149,7 +149,7 @@ def test_places_without_weight_and_pairs_without_visible_change_count_nothing() 
 def test_a_claim_that_nobody_can_see_on_either_side_has_no_weight(recipe: Recipe, photographs: Photographs) -> None:
     traceless = DistortionEngine(["copied_patch", "gaussian_blur"], regions={"whole": 1.0}, components={1: 1.0})
     config = dataclasses.replace(recipe.predictor, both_distorted=1.0, batch=8)
-    make = _MakePairs(photographs.training, dataclasses.replace(recipe, predictor=config), traceless)
+    make = _MakePairs(photographs.training, dataclasses.replace(recipe, predictor=config), traceless, range(8))
     channel = AXES.index("occlusion")
     seen = 0
     for step in range(4):
@@ -161,7 +161,7 @@ def test_a_claim_that_nobody_can_see_on_either_side_has_no_weight(recipe: Recipe
 
 
 def test_pairs_come_with_targets_at_half_resolution(recipe: Recipe, photographs: Photographs) -> None:
-    make = _MakePairs(photographs.training, recipe, DistortionEngine())
+    make = _MakePairs(photographs.training, recipe, DistortionEngine(), range(2))
     for step in range(4):
         batch = make(step)
         assert batch.a.shape == batch.b.shape == (2, 3, 32, 32)
@@ -179,8 +179,10 @@ def test_the_share_of_pairs_distorted_on_both_sides_is_the_recipes(recipe: Recip
     batch, side, scale = recipe.predictor.batch, recipe.predictor.crop, recipe.data.smallest_scale
     touched = {}
     for share in (0.0, 0.5, 1.0):
-        make = _MakePairs(photographs.training, with_predictor(recipe, both_distorted=share), DistortionEngine())
-        crops = [random_crops(photographs.training, batch, side, scale, seeded(recipe.seed, 1, s)) for s in range(12)]
+        changed = with_predictor(recipe, both_distorted=share)
+        make = _MakePairs(photographs.training, changed, DistortionEngine(), range(batch))
+        streams = [[seeded(recipe.seed, 1, step, row) for row in range(batch)] for step in range(12)]
+        crops = [row_crops(photographs.training, side, scale, of_step) for of_step in streams]
         touched[share] = sum(int((make(s).b[i] != crops[s][i]).any()) for s in range(12) for i in range(batch))
     assert touched[0.0] == 0
     assert 0 < touched[0.5] < touched[1.0]
@@ -197,13 +199,26 @@ def same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 
 
 def test_training_data_does_not_depend_on_the_number_of_workers(recipe: Recipe, photographs: Photographs) -> None:
-    make = _MakePairs(photographs.training, recipe, DistortionEngine())
+    make = _MakePairs(photographs.training, recipe, DistortionEngine(), range(2))
     for here, there in zip(batches(make, 1, 3, 0), batches(make, 1, 3, 1), strict=True):
         assert same(here, PairBatch(*there))
 
 
+@pytest.mark.parametrize("make_rows", [_MakePairs, _MakeTiers])
+def test_processes_that_make_their_own_rows_make_the_batch_that_one_would(
+    recipe: Recipe, photographs: Photographs, make_rows: type[_MakePairs] | type[_MakeTiers]
+) -> None:
+    engine = DistortionEngine(components={1: 0.5, 2: 0.5})
+    whole = make_rows(photographs.training, recipe, engine, range(4))(7)
+    parts = [make_rows(photographs.training, recipe, engine, range(at, at + 2))(7) for at in (0, 2)]
+    per_image = range(4) if make_rows is _MakePairs else range(5)
+    for place in per_image:
+        assert same([torch.cat([part[place] for part in parts])], [whole[place]])
+    assert not same([parts[0][0]], [parts[1][0]])
+
+
 def test_a_few_steps_on_one_batch_lower_the_loss(recipe: Recipe, photographs: Photographs) -> None:
-    batch = _MakePairs(photographs.training, recipe, DistortionEngine())(0)
+    batch = _MakePairs(photographs.training, recipe, DistortionEngine(), range(2))(0)
     predictor = DistortionPredictor((4, 6, 8, 10), (4, 4, 4, 4), (4, 4, 4))
     optimiser = torch.optim.Adam(predictor.parameters(), lr=1e-2)
     losses = []
@@ -324,7 +339,7 @@ def test_a_few_scorer_steps_on_one_batch_lower_the_loss_and_leave_the_predictor(
     predictor, photographs, _ = trained
     predictor = copy.deepcopy(predictor)
     predictor.zero_grad(set_to_none=True)
-    batch = _MakeTiers(photographs.training, recipe, DistortionEngine())(0)
+    batch = _MakeTiers(photographs.training, recipe, DistortionEngine(), range(2))(0)
     scorer = fresh_scorer(recipe)
     objective = ScorerObjective(predictor, scorer, recipe.scorer)
     optimiser = torch.optim.Adam(scorer.parameters(), lr=3e-2)
@@ -344,7 +359,7 @@ def test_a_batch_without_any_known_order_still_has_a_finite_loss(
     recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path]
 ) -> None:
     predictor, photographs, _ = trained
-    batch = _MakeTiers(photographs.training, recipe, DistortionEngine())(0)
+    batch = _MakeTiers(photographs.training, recipe, DistortionEngine(), range(2))(0)
     batch = batch._replace(order=torch.zeros_like(batch.order))
     scorer = fresh_scorer(recipe)
     loss, _ = ScorerObjective(predictor, scorer, recipe.scorer)(batch)

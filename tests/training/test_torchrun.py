@@ -1,0 +1,232 @@
+"""Both stages in two processes that torchrun starts on the CPU, beside what one process does with the same recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from relqa_loss.images import write_image
+from relqa_loss.training.data import Photographs, load_photographs
+from relqa_loss.training.distributed import (
+    Ranks,
+    at_least_one,
+    average_gradients,
+    current,
+    joined,
+    share_of_count,
+    start_equal,
+)
+from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress
+from relqa_loss.training.predictor_stage import train_predictor
+from relqa_loss.training.recipe import Recipe, load_recipe
+from relqa_loss.training.scorer_stage import train_scorer
+
+# The step that Adam makes does not depend on the size of a gradient: gradients that are nothing but rounding move their
+# weights as far as others. Small steps, so that this does not feed back.
+RECIPE = """
+name = "two"
+seed = 5
+[data]
+validation_share = 0.4
+[predictor]
+steps = 4
+batch = 4
+crop = 32
+learning_rate = 1e-4
+warmup = 0
+average = 0.5
+precision = "float32"
+workers = 0
+checkpoint_seconds = 0.0
+log_every = 1
+validate_every = 100
+widths = [4, 6, 8, 10]
+pair_widths = [4, 4, 4, 4]
+texture_widths = [4, 4, 4]
+both_distorted = 0.5
+[scorer]
+steps = 3
+batch = 4
+crop = 48
+learning_rate = 1e-4
+warmup = 0
+average = 0.5
+precision = "float32"
+workers = 0
+checkpoint_seconds = 0.0
+log_every = 1
+validate_every = 100
+tier = 3
+channels = 4
+"""
+
+RESUME_SCORE_FAIL = """
+import sys
+from relqa_loss.training.data import load_photographs
+from relqa_loss.training.distributed import joined
+from relqa_loss.training.loop import run
+from relqa_loss.training.predictor_stage import train_predictor
+from relqa_loss.training.recipe import load_recipe
+from relqa_loss.training.scorer_stage import train_scorer
+
+if __name__ == "__main__":
+    recipe_file, photos, folder = sys.argv[1:]
+    recipe = load_recipe(recipe_file)
+    photographs = load_photographs(photos, recipe.data.validation_share, 48)
+    with joined("cpu") as (ranks, device):
+        predictor = train_predictor(recipe, photographs, folder + "/cut", resume=True, device=device)
+        train_scorer(recipe, photographs, predictor, folder + "/scorer2", device=device)
+        print(f"rank {ranks.rank} trained", file=sys.stderr, flush=True)
+
+        def report(progress):
+            raise ValueError("only the first process sees this")
+
+        train_predictor(recipe, photographs, folder + "/failed", device=device, progress=report)
+"""
+
+
+class Interruption(Exception):
+    pass
+
+
+def interrupt(progress: Progress) -> None:
+    if progress.step == 3:
+        raise Interruption
+
+
+@dataclass(frozen=True)
+class Runs:
+    folder: Path
+    recipe: Recipe
+    photographs: Photographs
+    fresh: subprocess.CompletedProcess[str]
+    second: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, make_photos: Callable[..., Tensor], repository: Path) -> Runs:
+    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
+        pytest.skip("torch.distributed: this build of torch has no gloo backend")
+    folder = tmp_path_factory.mktemp("torchrun")
+    for index, photo in enumerate(make_photos(6, 56, 64)):
+        write_image(folder / "photos" / f"{index}.png", photo)
+    (folder / "two.toml").write_text(RECIPE)
+    (folder / "script.py").write_text(RESUME_SCORE_FAIL)
+    recipe = load_recipe(folder / "two.toml")
+    photographs = load_photographs(folder / "photos", recipe.data.validation_share, 48)
+
+    predictor = train_predictor(recipe, photographs, folder / "one")
+    train_scorer(recipe, photographs, predictor, folder / "scorer1")
+    with pytest.raises(Interruption):
+        train_predictor(recipe, photographs, folder / "cut", progress=interrupt)
+
+    def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments],
+            env=os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    command = ["train", "predictor", "--recipe", "two.toml", "--data", "photos", "--out", "two"]
+    fresh = torchrun("-m", "relqa_loss.cli", *command)
+    second = torchrun("script.py", "two.toml", "photos", folder)
+    return Runs(folder, recipe, photographs, fresh, second)
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+
+
+def weights(out: Path, of: str = "model") -> Tensor:
+    state: dict[str, Any] = torch.load(out / CHECKPOINT, weights_only=True)[of]
+    return torch.cat([state[name].flatten().double() for name in sorted(state)])
+
+
+def assert_equal_runs(some: Path, others: Path) -> None:
+    for of in ("model", "average"):
+        difference = weights(some, of) - weights(others, of)
+        assert difference.abs().max() < 2e-4
+        assert difference.norm() < 1e-4 * weights(others, of).norm()
+    for line, other in zip(lines(some), lines(others), strict=True):
+        assert {name: line[name] for name in line if name != "seconds"} == pytest.approx(
+            {name: other[name] for name in other if name != "seconds"}, rel=1e-3, abs=1e-5
+        )
+
+
+def test_two_processes_train_what_one_does(runs: Runs) -> None:
+    assert runs.fresh.returncode == 0, runs.fresh.stderr
+    assert_equal_runs(runs.folder / "two", runs.folder / "one")
+
+
+def test_only_the_first_process_writes_and_speaks(runs: Runs) -> None:
+    assert sorted(entry.name for entry in (runs.folder / "two").iterdir()) == [CHECKPOINT, METRICS]
+    assert [line["step"] for line in lines(runs.folder / "two")] == [1, 2, 3, 4]
+    assert runs.fresh.stdout.split() == ["two"]
+    assert runs.fresh.stderr.count("4/4") == 1
+
+
+def test_a_run_of_one_process_is_resumed_by_two(runs: Runs) -> None:
+    assert runs.second.stderr.count("trained") == 2, runs.second.stderr
+    assert_equal_runs(runs.folder / "cut", runs.folder / "one")
+
+
+def test_the_scorer_stage_is_split_too(runs: Runs) -> None:
+    assert runs.second.stderr.count("trained") == 2, runs.second.stderr
+    assert_equal_runs(runs.folder / "scorer2", runs.folder / "scorer1")
+
+
+def test_an_error_in_one_process_ends_all(runs: Runs) -> None:
+    assert runs.second.returncode != 0
+    assert runs.second.stderr.count("ValueError: only the first process sees this") == 1
+
+
+def test_the_comparison_can_tell_a_process_that_forgot_the_other_half(runs: Runs, tmp_path: Path) -> None:
+    half = load_recipe(runs.folder / "two.toml", {"predictor.batch": "2"})
+    train_predictor(half, runs.photographs, tmp_path)
+    with pytest.raises(AssertionError):
+        assert_equal_runs(tmp_path, runs.folder / "one")
+
+
+# --- one process
+
+
+def test_rows_are_dealt_evenly_and_completely() -> None:
+    assert [list(Ranks(rank, 3).rows(6)) for rank in range(3)] == [[0, 1], [2, 3], [4, 5]]
+    assert Ranks().rows(4) == range(4)
+
+
+def test_a_batch_that_cannot_be_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="batch must be a multiple of the number of processes, 2, got 3"):
+        Ranks(1, 2).rows(3)
+
+
+def test_without_torchrun_nothing_is_initialised() -> None:
+    with joined("cpu") as (ranks, device):
+        assert (ranks, device) == (Ranks(), torch.device("cpu"))
+        assert not torch.distributed.is_initialized()
+    assert current() == Ranks()
+    count = torch.tensor(3.0)
+    assert share_of_count(count) == at_least_one(count) == 3
+    assert share_of_count(torch.tensor(0)) == at_least_one(torch.tensor(0)) == 1
+
+
+def test_a_network_without_group_keeps_its_gradients() -> None:
+    model = nn.Linear(2, 1)
+    model(torch.ones(1, 2)).sum().backward()
+    before = model.weight.grad
+    average_gradients(list(model.parameters()))
+    start_equal(model)
+    assert model.weight.grad is before
