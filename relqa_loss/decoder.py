@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -40,9 +41,8 @@ class MapHead(nn.Module):
         self.sign = scaled(nn.Conv2d(channels, len(AXES), 1, bias=False), 0.5)
         self.height = scaled(nn.Conv2d(channels, len(AXES), 1), 0.1)
         self.rest = scaled(nn.Conv2d(channels, len(AXES), 1, bias=False), 0.1)
-        with torch.no_grad():
-            # softplus(x) = start
-            nn.init.constant_(self.height.bias, float(torch.tensor(start).expm1().log()))  # type: ignore[arg-type]
+        if self.height.bias is not None:
+            nn.init.constant_(self.height.bias, math.log(math.expm1(start)))  # softplus of it is start
 
     def forward(self, odd: Tensor, even: Tensor) -> Tensor:
         """Streams (B, channels, h, w) -> (B, len(AXES), h, w), odd in the pair."""

@@ -22,15 +22,17 @@ SURROUND = 1.0
 """How strongly the 9x9 surround holds a map down: 0 would let the neighbourhood of a strong defect saturate with it."""
 
 
-REACH = (4 + 8 + 16) + (2 * 16 + 2 * 8 + 4 + 2)
-"""How far, in pixels, from a region whose corners divide by 16 the features of a pair can look: one 3x3 convolution in
-the pair network at strides 4, 8 and 16, and on the way to the coarsest features two in a residual at strides 16 and 8,
-one at 4 and one at 2. Patch projections and nearest upsampling add nothing, since on the way down each step ends at a
-border of the next coarser cells."""
+_ENCODER_REACH = 2 * 16 + 2 * 8 + 4 + 2
 
-MAP_REACH = REACH + 16 * sum(DILATIONS) + 2 * 8 + 2 * 4 + 2 + 2
-"""The same for maps: the decoder's blocks at strides 16, 8, 4 and 2, and bilinear upsampling of half-resolution maps.
-The displacement field looks less far."""
+REACH = (4 + 4 + 8 + 16) + _ENCODER_REACH
+"""How far, in pixels, from a region whose corners divide by 16 the features of a pair can look: one 3x3 convolution in
+the pair network at strides 4 (rounded up to the border of a cell of 8), 8 and 16, and on the way to the coarsest
+features two in a residual at strides 16 and 8, one at 4 and one at 2. Patch projections and nearest upsampling add
+nothing, since on the way down each step ends at a border of the next coarser cells."""
+
+MAP_REACH = (2 + 2 + 2 * 4 + 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH
+"""The same for maps: bilinear upsampling, the decoder's blocks at strides 2, 4 (rounded up), 8 and 16, the pair network
+at stride 16, and the encoder. The displacement field looks less far."""
 
 
 class PairFeatures(NamedTuple):

@@ -30,6 +30,11 @@ def features(predictor: DistortionPredictor, a: Tensor, b: Tensor) -> PairFeatur
     return predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
 
 
+def judged(predictor: DistortionPredictor, scorer: RelationalScorer, a: Tensor, b: Tensor) -> Tensor:
+    pair = features(predictor, a, b)
+    return scorer.judge(pair, predictor.half_resolution_maps(pair, a, b))
+
+
 def test_distance_is_parts_and_floor_added_up(
     predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker
 ) -> None:
@@ -46,11 +51,11 @@ def test_judgement_is_odd_bit_for_bit_and_zero_for_equal_pictures(
     predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker
 ) -> None:
     a, b = make_pair()
-    judgement = scorer.judge(features(predictor, a, b))
+    judgement = judged(predictor, scorer, a, b)
     assert judgement.shape == (2,)
     assert judgement.abs().max() > 0
-    assert torch.equal(judgement, -scorer.judge(features(predictor, b, a)))
-    assert (scorer.judge(features(predictor, a, a)) == 0).all()
+    assert torch.equal(judgement, -judged(predictor, scorer, b, a))
+    assert (judged(predictor, scorer, a, a) == 0).all()
 
 
 def test_floor_counts_pixel_differences_with_its_weight(predictor: DistortionPredictor) -> None:

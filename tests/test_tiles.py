@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalLoss
-from relqa_loss.predictor import REACH
+from relqa_loss.predictor import MAP_REACH, REACH
 from relqa_loss.tiles import Span, TiledPair, spans
 
 LossMaker = Callable[..., RelationalLoss]
@@ -33,23 +33,28 @@ def spread(found: Tensor, wanted: Tensor) -> float:
 
 
 @pytest.mark.parametrize("side", ["before", "after"])
-def test_reach_is_as_far_as_the_networks_look_and_no_further(side: str) -> None:
-    predictor = DistortionPredictor((4, 4, 4, 4), (4, 4, 4, 4), (3, 3, 3)).double()
-    a, b = torch.rand(2, 1, 3, 16, 352, dtype=torch.float64).unbind(0)
+@pytest.mark.parametrize("what", ["features", "maps"])
+def test_reach_is_as_far_as_the_networks_look_and_no_further(what: str, side: str) -> None:
+    predictor = DistortionPredictor((4, 4, 4, 4), (4, 4, 4, 4), (3, 3, 3), 4).double()
+    a, b = torch.rand(2, 1, 3, 16, 640, dtype=torch.float64).unbind(0)
     a.requires_grad_()
     # The first or the last column of a region whose corners divide by 16.
-    column = 160 if side == "before" else 175
+    column = 320 if side == "before" else 335
     pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
-    coarse = torch.cat([x[..., column // s].flatten() for s, x in zip((4, 8, 16), pair.odd, strict=True)])
-    total = predictor.decode(pair, a, b)[..., column].sum() + coarse.sum()
+    if what == "maps":
+        reach, margin = MAP_REACH, predictor.map_margin
+        total = predictor.decode(pair, a, b)[..., column].sum()
+    else:
+        reach, margin = REACH, predictor.margin
+        total = torch.cat([x[..., column // s].flatten() for s, x in zip((4, 8, 16), pair.odd, strict=True)]).sum()
     (slope,) = torch.autograd.grad(total, a)
     touched = slope.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
     first, last = int(touched.min()), int(touched.max())
-    assert 160 - REACH <= first
-    assert last < 176 + REACH
-    assert first == 160 - REACH if side == "before" else last == 176 + REACH - 1
-    assert predictor.margin % predictor.stride == 0
-    assert REACH <= predictor.margin < REACH + predictor.stride
+    assert 320 - reach <= first
+    assert last < 336 + reach
+    assert first == 320 - reach if side == "before" else last == 336 + reach - 1
+    assert margin % predictor.stride == 0
+    assert reach <= margin < reach + predictor.stride
 
 
 # --- how pictures are cut

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 from .common import Commands, command, note, note_skipped, print_json, write_json
 
 if TYPE_CHECKING:
+    from ..predictor import DistortionPredictor
     from ..training.loop import Progress
+    from ..training.recipe import PredictorConfig
 
 
 def add_commands(commands: Commands) -> None:
@@ -45,6 +47,11 @@ def add_commands(commands: Commands) -> None:
         stage.add_argument("--recipe", default="cpu-small", metavar="NAME|FILE", help="bundled recipe or TOML file")
         stage.add_argument("--data", type=Path, required=True, metavar="DIR", help="pristine photographs")
         stage.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint and metrics go here")
+        stage.add_argument(
+            "--start",
+            metavar="RUN|WEIGHTS",
+            help="what the predictor starts from: OUT of another run, or weights; random if left out",
+        )
         stage.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
         stage.add_argument("--device", default="cpu", help="where to train, e.g. cuda (default: cpu)")
         stage.add_argument(
@@ -122,17 +129,38 @@ def run_predictor(args: argparse.Namespace) -> int:
     from ..training.stopping import Stopped
 
     recipe = load_recipe(args.recipe, parse_overrides(args.set))
+    start = starting_point(recipe.predictor, args.start)
     with joined(args.device) as (ranks, device):
         photographs = load_photographs(args.data, recipe.data.validation_share, recipe.predictor.crop)
         if ranks.first:
             note_skipped(photographs.skipped)
         try:
-            train_predictor(recipe, photographs, args.out, resume=args.resume, device=device, progress=ProgressBar())
+            train_predictor(
+                recipe,
+                photographs,
+                args.out,
+                start=start,
+                resume=args.resume,
+                device=device,
+                progress=ProgressBar(),
+            )
         except Stopped as stop:
             return stopped(stop, ranks.first)
     if ranks.first:
         print(args.out)
     return 0
+
+
+def starting_point(config: PredictorConfig, source: str | None) -> DistortionPredictor | None:
+    """The predictor that ``--start`` names, or None."""
+    from ..training.predictor_stage import new_predictor
+    from ..training.start import start_from
+
+    if source is None:
+        return None
+    predictor = new_predictor(config)
+    start_from(predictor, source)
+    return predictor
 
 
 def stopped(stop: Exception, tells: bool) -> int:
@@ -145,10 +173,10 @@ def stopped(stop: Exception, tells: bool) -> int:
 def run_scorer(args: argparse.Namespace) -> int:
     """Second stage, the weights folder, and the final figures."""
     from ..images import Folder, read_folder
-    from ..predictor import DistortionPredictor
     from ..training.data import load_photographs
     from ..training.distributed import joined
     from ..training.loop import load_average
+    from ..training.predictor_stage import new_predictor
     from ..training.provenance import fingerprint, provenance_of
     from ..training.recipe import load_recipe
     from ..training.release import release
@@ -157,12 +185,11 @@ def run_scorer(args: argparse.Namespace) -> int:
 
     sources = [parse_source(text) for text in args.source]
     recipe = load_recipe(args.recipe, parse_overrides(args.set))
-    predictor = DistortionPredictor(
-        recipe.predictor.widths, recipe.predictor.pair_widths, recipe.predictor.texture_widths
-    )
+    predictor = new_predictor(recipe.predictor)
+    start = starting_point(recipe.predictor, args.start)
     with joined(args.device) as (ranks, device):
         photographs = load_photographs(args.data, recipe.data.validation_share, recipe.scorer.crop)
-        of_predictor = fingerprint(recipe, "predictor", photographs)
+        of_predictor = fingerprint(recipe, "predictor", photographs, start)
         predictor_seconds = load_average(predictor, args.predictor, recipe.predictor.steps, of_predictor)
         tests = Folder((), ()) if args.test is None or not ranks.first else read_folder(args.test)
         if ranks.first:
@@ -179,6 +206,7 @@ def run_scorer(args: argparse.Namespace) -> int:
     provenance = provenance_of(
         recipe,
         photographs,
+        start=start,
         predictor_seconds=predictor_seconds,
         scorer_seconds=load_average(
             scorer, args.out, recipe.scorer.steps, fingerprint(recipe, "scorer", photographs, predictor)

@@ -140,7 +140,7 @@ def run(
     if checkpoint.exists():
         if not resume:
             raise ValueError(f"{out} already holds a run; resume it or choose another folder")
-        state = _read_checkpoint(checkpoint, fingerprint, device)
+        state = read_checkpoint(checkpoint, device, fingerprint)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
@@ -214,15 +214,20 @@ def run(
     return model
 
 
-def _read_checkpoint(path: Path, fingerprint: str, device: torch.device | str) -> dict[str, Any]:
+def read_checkpoint(path: Path, device: torch.device | str, fingerprint: str | None = None) -> dict[str, Any]:
+    """What a run has saved.
+
+    Raises:
+        ValueError: a damaged file, or a run that depended on something else than the fingerprint says.
+    """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged or not a checkpoint of this package") from error
-    if state.get("fingerprint") != fingerprint:
+    if fingerprint is not None and state.get("fingerprint") != fingerprint:
         raise ValueError(
-            f"{path} was made with another recipe, other photographs or another severity table: repeat the --recipe "
-            "and every --set of that run, or choose another folder"
+            f"{path} was made with another recipe, other photographs or another severity table: repeat the "
+            "--recipe, --start and every --set of that run, or choose another folder"
         )
     return state
 
@@ -245,10 +250,14 @@ def load_average(model: nn.Module, folder: str | Path, steps: int, fingerprint: 
     path = Path(folder) / CHECKPOINT
     if not path.is_file():
         raise ValueError(f"{folder} holds no finished run: no {CHECKPOINT} in it")
-    state = _read_checkpoint(path, fingerprint, "cpu")
+    state = read_checkpoint(path, "cpu", fingerprint)
     if state["step"] < steps:
         raise ValueError(f"the run in {folder} is not finished ({state['step']} of {steps} steps); resume it first")
-    prefix = "module."
-    average = {name.removeprefix(prefix): t for name, t in state["average"].items() if name.startswith(prefix)}
-    model.load_state_dict(average)
+    model.load_state_dict(average_in(state))
     return float(state["seconds"])
+
+
+def average_in(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The averaged weights in a checkpoint, by the model's own names."""
+    prefix = "module."
+    return {name.removeprefix(prefix): t for name, t in state["average"].items() if name.startswith(prefix)}

@@ -179,11 +179,17 @@ def quick_figures(
     return {"validation_axis_accuracy": right / count, "validation_severity_spearman": mean_of(spearmans) or 0.0}
 
 
+def new_predictor(config: PredictorConfig) -> DistortionPredictor:
+    """An untrained predictor of a recipe's architecture."""
+    return DistortionPredictor(config.widths, config.pair_widths, config.texture_widths, config.map_width)
+
+
 def train_predictor(
     recipe: Recipe,
     photographs: Photographs,
     out: str | Path,
     *,
+    start: DistortionPredictor | None = None,
     resume: bool = False,
     device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
@@ -194,6 +200,7 @@ def train_predictor(
         recipe: both stages' recipe; the ``predictor`` section is used.
         photographs: as :func:`load_photographs` returns them.
         out: folder of this stage.
+        start: a predictor of the recipe's architecture to start from; None for random weights.
         resume: go on from the checkpoint there.
         device: where to train.
         progress: called at every logged step.
@@ -211,11 +218,10 @@ def train_predictor(
     torch.manual_seed(recipe.seed)
     components = {1: 1 - config.two_operators, 2: config.two_operators}
     engine = DistortionEngine(recipe.data.operators(), components=components, missing_codecs=recipe.data.missing_codecs)
-    predictor = (
-        DistortionPredictor(config.widths, config.pair_widths, config.texture_widths, config.map_width)
-        .to(device)
-        .to(memory_format=torch.channels_last)
-    )
+    predictor = new_predictor(config)
+    if start is not None:
+        predictor.load_state_dict(start.state_dict())
+    predictor = predictor.to(device).to(memory_format=torch.channels_last)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         a, b, target, weight, unsigned = (tensor.to(device) for tensor in batch)
@@ -238,7 +244,7 @@ def train_predictor(
         loss_of,
         validate,
         Path(out),
-        fingerprint=fingerprint(recipe, "predictor", photographs),
+        fingerprint=fingerprint(recipe, "predictor", photographs, start),
         resume=resume,
         device=device,
         progress=progress,

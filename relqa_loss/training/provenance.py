@@ -29,26 +29,32 @@ def tensors_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, frozen: nn.Module | None = None) -> str:
+def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, base: nn.Module | None = None) -> str:
     """sha256 over what decides a stage's result.
 
     Args:
         recipe: its values for this stage; not those that only decide how a run is watched.
         stage: ``"predictor"`` or ``"scorer"``.
         photographs: names and contents.
-        frozen: a network the stage builds on, or None.
+        base: the network that the stage starts from or builds on, or None.
     """
     digest = hashlib.sha256(recipe.digest(stage).encode())
     digest.update(photographs.digest.encode())
     digest.update(_severity_table())
     digest.update(json.dumps([(one.name, one.effects) for one in BANK], sort_keys=True).encode())
-    if frozen is not None:
-        digest.update(tensors_digest(frozen).encode())
+    if base is not None:
+        digest.update(tensors_digest(base).encode())
     return digest.hexdigest()
 
 
 def provenance_of(
-    recipe: Recipe, photographs: Photographs, *, predictor_seconds: float, scorer_seconds: float, device: torch.device
+    recipe: Recipe,
+    photographs: Photographs,
+    *,
+    start: nn.Module | None,
+    predictor_seconds: float,
+    scorer_seconds: float,
+    device: torch.device,
 ) -> dict[str, Any]:
     """What weights come from, as JSON can hold it."""
     table = _severity_table()
@@ -56,6 +62,7 @@ def provenance_of(
     return {
         "recipe": recipe.as_dict(),
         "recipe_sha256": recipe.digest(),
+        "start_sha256": None if start is None else tensors_digest(start),
         "data_sha256": photographs.digest,
         "training_photographs": len(photographs.training),
         "validation_photographs": len(photographs.validation),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,17 +17,18 @@ from relqa_loss.distortions.bank import by_name
 from relqa_loss.images import write_image
 from relqa_loss.training.data import Photographs, batches, load_photographs, row_crops, seeded
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average
-from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, map_loss, train_predictor
+from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, map_loss, new_predictor, train_predictor
 from relqa_loss.training.provenance import fingerprint, tensors_digest
-from relqa_loss.training.recipe import Recipe, load_recipe
+from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
 from relqa_loss.training.scorer_stage import (
     ScorerObjective,
     _MakeTiers,
     _spread_pairs,
-    ranking_loss,
+    panel_members,
     tier_batch,
     train_scorer,
 )
+from relqa_loss.training.start import start_from
 
 PhotoMaker = Callable[..., Tensor]
 
@@ -50,6 +50,7 @@ validate_every = 100
 widths = [4, 6, 8, 10]
 pair_widths = [4, 4, 4, 4]
 texture_widths = [4, 4, 4]
+map_width = 6
 both_distorted = 0.5
 [scorer]
 steps = 4
@@ -63,6 +64,7 @@ log_every = 1
 validate_every = 100
 tier = 3
 channels = 4
+panel = "none"
 """
 
 
@@ -116,34 +118,69 @@ def one_axis(name: str, value: float, batch: int = 1) -> Tensor:
     return maps
 
 
+def loss_of(maps: Tensor, target: Tensor, weight: Tensor, unsigned: Tensor | None = None) -> tuple[Tensor, dict]:
+    return map_loss(maps, target, weight, torch.zeros_like(weight) if unsigned is None else unsigned, CONFIG)
+
+
+CONFIG = PredictorConfig(type_weight=0.5, height_weight=0.7)
+
+
 def test_perfect_maps_cost_next_to_nothing_and_a_wrong_axis_more() -> None:
     target, weight = one_axis("blur", 0.8), torch.ones(1, 1, 8, 8)
-    perfect, terms = map_loss(target, target, weight, 0.5)
+    perfect, terms = loss_of(target, target, weight)
     assert terms["dense"] == 0
+    assert terms["heights"] == 0
     assert terms["types"] < 0.05
-    wrong_axis, _ = map_loss(one_axis("noise", 0.8), target, weight, 0.5)
-    wrong_sign, _ = map_loss(-target, target, weight, 0.5)
-    nothing, _ = map_loss(0 * target, target, weight, 0.5)
+    wrong_axis, _ = loss_of(one_axis("noise", 0.8), target, weight)
+    wrong_sign, _ = loss_of(-target, target, weight)
+    nothing, _ = loss_of(0 * target, target, weight)
     assert perfect < min(wrong_axis, wrong_sign, nothing)
     assert nothing < wrong_axis
 
 
-def test_type_weight_scales_the_cross_entropy() -> None:
-    target, weight = one_axis("blur", 0.8), torch.ones(1, 1, 8, 8)
-    total, terms = map_loss(one_axis("noise", 0.3), target, weight, 0.7)
-    torch.testing.assert_close(total, terms["dense"] + 0.7 * terms["types"])
+def test_total_is_the_weighted_sum_of_the_terms() -> None:
+    total, terms = loss_of(one_axis("noise", 0.3), one_axis("blur", 0.8), torch.ones(1, 1, 8, 8))
+    torch.testing.assert_close(total, terms["dense"] + 0.7 * terms["heights"] + 0.5 * terms["types"])
+
+
+def test_an_error_that_pixels_share_costs_more_than_one_that_cancels() -> None:
+    target, weight = one_axis("blur", 0.5), torch.ones(1, 1, 8, 8)
+    alternating = torch.where(torch.arange(8) % 2 == 0, 0.1, -0.1)
+    cancelling, _ = loss_of(one_axis("blur", 0.5) + one_axis("blur", 1.0) * alternating, target, weight)
+    shared, _ = loss_of(one_axis("blur", 0.6), target, weight)
+    assert cancelling < shared
+
+
+def test_where_only_magnitudes_are_known_either_sign_is_right() -> None:
+    target, everywhere = one_axis("occlusion", 0.8), torch.ones(1, 1, 8, 8)
+    right, terms = loss_of(target, target, 0 * everywhere, everywhere)
+    other, _ = loss_of(-target, target, 0 * everywhere, everywhere)
+    assert terms["dense"] == 0
+    assert torch.equal(right, other)
+    assert loss_of(one_axis("blur", 0.8), target, 0 * everywhere, everywhere)[0] > right
 
 
 def test_places_without_weight_and_pairs_without_visible_change_count_nothing() -> None:
     target, maps, weight = one_axis("blur", 0.8, 2), one_axis("blur", 0.5, 2), torch.ones(2, 1, 8, 8)
     weight[:, :, :4] = 0
-    expected, _ = map_loss(maps, target, weight, 0.5)
+    expected, _ = loss_of(maps, target, weight)
     maps[:, :, :4] = 100.0
-    assert torch.equal(map_loss(maps, target, weight, 0.5)[0], expected)
+    assert torch.equal(loss_of(maps, target, weight)[0], expected)
     weight[1] = 0
     maps[1] = 100.0
-    torch.testing.assert_close(map_loss(maps, target, weight, 0.5)[0], expected)
-    assert map_loss(maps, target, 0 * weight, 0.5)[0] == 0
+    torch.testing.assert_close(loss_of(maps, target, weight)[0], expected)
+    assert loss_of(maps, target, 0 * weight)[0] == 0
+
+
+def test_pairs_without_trace_have_magnitudes_and_no_signs(recipe: Recipe, photographs: Photographs) -> None:
+    engine = DistortionEngine(["copied_patch"], regions={"whole": 1.0}, components={1: 1.0})
+    alone = with_predictor(recipe, both_distorted=0.0)
+    batch = _MakePairs(photographs.training, alone, engine, range(2))(0)
+    assert (batch.weight == 0).all()
+    assert batch.unsigned.amax() > 0
+    assert batch.maps[:, AXES.index("occlusion")].amax() > 0
+    engine = DistortionEngine(["gaussian_blur"], regions={"whole": 1.0}, components={1: 1.0})
+    assert (_MakePairs(photographs.training, alone, engine, range(2))(0).unsigned == 0).all()
 
 
 def test_a_claim_that_nobody_can_see_on_either_side_has_no_weight(recipe: Recipe, photographs: Photographs) -> None:
@@ -219,12 +256,12 @@ def test_processes_that_make_their_own_rows_make_the_batch_that_one_would(
 
 def test_a_few_steps_on_one_batch_lower_the_loss(recipe: Recipe, photographs: Photographs) -> None:
     batch = _MakePairs(photographs.training, recipe, DistortionEngine(), range(2))(0)
-    predictor = DistortionPredictor((4, 6, 8, 10), (4, 4, 4, 4), (4, 4, 4))
+    predictor = new_predictor(recipe.predictor)
     optimiser = torch.optim.Adam(predictor.parameters(), lr=1e-2)
     losses = []
     for _ in range(25):
         pair = predictor.relate(batch.a, batch.b, predictor.encode(batch.a), predictor.encode(batch.b))
-        loss, _ = map_loss(predictor.half_resolution_maps(pair), batch.maps, batch.weight, 0.3)
+        loss, _ = loss_of(predictor.half_resolution_maps(pair, batch.a, batch.b), *batch[2:])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -243,7 +280,8 @@ def test_predictor_stage_leaves_an_averaged_network_and_its_log(
     assert tensors_digest(again) == tensors_digest(predictor)
     lines = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
-    assert {"loss", "dense", "types", "validation_axis_accuracy"} <= lines[-1].keys()
+    logged = {"loss", "dense", "heights", "types", "hint", "validation_axis_accuracy", "validation_severity_spearman"}
+    assert logged <= lines[-1].keys()
     assert 0 <= lines[-1]["validation_axis_accuracy"] <= 1
 
 
@@ -266,26 +304,39 @@ def test_predictor_stage_refuses_another_recipe_and_an_existing_run(
         train_predictor(with_predictor(recipe, learning_rate=0.5), trained[1], trained[2], resume=True)
 
 
+def test_a_run_started_from_weights_goes_on_from_them_and_knows_it(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    before, photographs, out = trained
+    start = new_predictor(recipe.predictor)
+    start_from(start, out)
+    assert tensors_digest(start) == tensors_digest(before)
+    frozen = with_predictor(recipe, learning_rate=1e-12, weight_decay=0.0)
+    after = train_predictor(frozen, photographs, tmp_path, start=start)
+    for name, tensor in after.state_dict().items():
+        torch.testing.assert_close(tensor, before.state_dict()[name], atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="--start"):
+        train_predictor(frozen, photographs, tmp_path, resume=True)
+
+
+def test_a_start_that_is_not_there_or_does_not_fit_is_named(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="no-such-weights"):
+        start_from(new_predictor(recipe.predictor), "no-such-weights")
+    with pytest.raises(ValueError, match="does not fit DistortionPredictor"):
+        start_from(DistortionPredictor(), trained[2])
+
+
+def test_operators_that_are_held_out_are_never_trained_on(recipe: Recipe) -> None:
+    data = dataclasses.replace(recipe.data, held_out=("jpeg", "rotation"))
+    assert not {"jpeg", "rotation"} & set(data.operators())
+    assert len(data.operators()) == len(recipe.data.operators()) - 2
+    with pytest.raises(ValueError, match="did you mean 'jpeg'"):
+        dataclasses.replace(recipe.data, held_out=("jpg",))
+
+
 # --- scorer stage
-
-
-def test_right_order_costs_less_than_a_wrong_one() -> None:
-    order = torch.ones(3, 3).triu(1).bool().unsqueeze(0)  # image 0 is the best
-    right, accuracy = ranking_loss(torch.tensor([[0.1, 0.5, 0.9]]), order, 0.1)
-    wrong, inaccuracy = ranking_loss(torch.tensor([[0.9, 0.5, 0.1]]), order, 0.1)
-    tied, _ = ranking_loss(torch.zeros(1, 3), order, 0.1)
-    assert right < tied < wrong
-    assert (accuracy, inaccuracy) == (1, 0)
-    torch.testing.assert_close(tied, torch.tensor(math.log(2)))
-
-
-def test_pairs_of_unknown_order_cost_nothing() -> None:
-    order = torch.zeros(1, 3, 3, dtype=torch.bool)
-    order[0, 0, 1] = True
-    first, _ = ranking_loss(torch.tensor([[0.1, 0.5, 0.0]]), order, 0.1)
-    second, _ = ranking_loss(torch.tensor([[0.1, 0.5, 9.0]]), order, 0.1)
-    assert torch.equal(first, second)
-    assert ranking_loss(torch.rand(1, 3), torch.zeros_like(order), 0.1)[0] == 0
 
 
 @pytest.mark.parametrize(("name", "judged"), [("gaussian_blur", True), ("brighten", False), ("jpeg", True)])
@@ -316,6 +367,35 @@ def test_severity_is_a_target_only_where_one_operator_acts_on_the_whole_picture(
         assert (batch.told[of_tier] == alone).all()
     shares = batch.axes.sum(dim=2)
     assert (((shares - 1).abs() < 1e-5) | (shares == 0)).all()
+
+
+def test_the_panel_votes_on_what_it_can_follow_and_replaces_the_order_between_kinds(make_photos: PhotoMaker) -> None:
+    photos = make_photos(2, 128, 128)
+    members = panel_members("all")
+    engine = DistortionEngine(["jpeg", "gaussian_blur", "shift_left"], regions={"whole": 1.0})
+    tier = engine.tier(photos, size=3, generator=seeded(4), kinds={"kinds": 1.0})
+    batch = tier_batch(tier, members)
+    assert batch.panel.shape == (2, 3, len(members))
+    moved = torch.tensor([[recipe[0].name == "shift_left" for recipe in recipes] for recipes in tier.recipes])
+    assert torch.equal(batch.panel.isnan().all(dim=2), moved)
+    assert not batch.order.any()
+    assert len(batch.better) == 0
+    ladder = DistortionEngine(["jpeg"], regions={"whole": 1.0}).tier(
+        photos, size=3, generator=seeded(4), kinds={"ladder": 1.0}
+    )
+    batch = tier_batch(ladder, members)
+    assert torch.equal(batch.order, ladder.order)
+    assert (batch.panel[:, -1] > batch.panel[:, 0]).float().mean() > 0.9
+
+
+def test_panels_of_a_recipe() -> None:
+    assert panel_members("none") == ()
+    assert {member.name for member in panel_members("no-opinion")} == {
+        "ssim",
+        "colour_difference",
+        "colour_difference_peak",
+    }
+    assert len(panel_members("all")) > 3
 
 
 def test_judged_pairs_are_known_pairs_of_their_tier() -> None:
@@ -351,7 +431,7 @@ def test_a_few_scorer_steps_on_one_batch_lower_the_loss_and_leave_the_predictor(
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
-    assert set(terms) == {"rank", "scale", "axes", "judge", "order_accuracy"}
+    assert set(terms) == {"rank", "votes", "scale", "axes", "judge", "order_accuracy", "panel_agreement"}
     assert all(parameter.grad is None for parameter in predictor.parameters())
 
 
