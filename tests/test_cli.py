@@ -36,6 +36,7 @@ COMMANDS = [
     ["benchmark", "gradients"],
     ["benchmark", "human"],
     ["benchmark", "jury"],
+    ["benchmark", "resume"],
     ["demo"],
     ["info"],
 ]

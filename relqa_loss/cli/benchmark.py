@@ -9,6 +9,7 @@ from .benchmark_engine import add_kinds
 from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
 from .human import add_human
 from .jury import add_jury
+from .resume import add_resume
 from .throughput import add_throughput
 
 
@@ -51,6 +52,7 @@ def add_commands(commands: Commands) -> None:
     add_throughput(kinds)
     add_human(kinds)
     add_jury(kinds)
+    add_resume(kinds)
 
 
 def run_engine(args: argparse.Namespace) -> int:

@@ -147,7 +147,7 @@ def run(
         start, spent = state["step"], state["seconds"]
         sums, summed = dict(state.get("sums", {})), state.get("summed", 0)
     start_equal(model)
-    start_equal(average)
+    start_equal(average.module)
 
     began = last_save = time.monotonic()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -325,6 +326,16 @@ def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     write_atomically(path, lambda temporary: temporary.write_text("new") and None)
     assert path.read_text() == "new"
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
+    write_atomically(tmp_path / "file", lambda temporary: temporary.write_text("new") and None)
+    assert done == ["fsync", "replace"]
+    assert (tmp_path / "file").read_text() == "new"
 
 
 def test_digest_of_tensors_changes_with_one_bit() -> None:
