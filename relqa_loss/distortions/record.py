@@ -56,7 +56,8 @@ class Distortion:
         one_direction: False where the sign differs from place to place or from draw to draw (a turn of the hues, a
             warp): no sign figure is taken.
         profile: for operators that do not act evenly, or whose sign differs from place to place (a turn of the hues):
-            the pattern by which their targets are multiplied on the axes it names; None for an even effect.
+            the pattern by which their targets are multiplied on the axes it names, levelled so that the mean of its
+            magnitude, weighted by itself, is 1; None for an even effect.
         batched: draws only through ``filters.uniform`` and ``filters.normal``, so that images may share a call on an
             accelerator; others are called with one image at a time and a plain ``torch.Generator``.
     """
