@@ -321,6 +321,15 @@ def test_benchmark_speed_measures_both(capsys, tmp_path):
     assert report["ratio"] == pytest.approx(report["loss_ms"] / report["lpips_alexnet_ms"]) and report["loss_ms"] > 0
 
 
+def test_benchmark_engine_measures_the_operators_asked_for(capsys, tmp_path, files):
+    target = tmp_path / "engine.json"
+    arguments = ["--data", files, "--limit", 1, "--operators", "darken, shift_left", "--json", target]
+    code, out, _ = run(capsys, "benchmark", "engine", *arguments)
+    scores = json.loads(target.read_text())
+    assert code == 0 and json.loads(out) == scores and set(scores["per_operator"]) == {"darken", "shift_left"}
+    assert scores["axis_accuracy"] is not None and scores["shift_endpoint_error_px"] > 0
+
+
 def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):
     target = tmp_path / "recovery.json"
     arguments = ["--data", files, "--limit", 2, "--crop", 32, "--steps", 2, "--json", target]
@@ -352,6 +361,7 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
         (["train", "predictor", "--data", ".", "--out", "x", "--set", "steps"], "KEY=VALUE"),
         (["train", "predictor", "--data", ".", "--out", "x", "--recipe", "nothing"], "unknown recipe 'nothing'"),
         (["benchmark", "engine", "--data", "nowhere"], "nowhere"),
+        (["benchmark", "engine", "--data", ".", "--operators", "darkn"], "did you mean 'darken'"),
         (["benchmark", "recovery", "--data", ".", "--crop", "32", "--steps", "0"], "steps must be at least 1, got 0"),
         (["demo", "--out", "x", "--steps", "-3"], "steps must be at least 1, got -3"),
     ],

@@ -24,6 +24,12 @@ def add_commands(commands: Commands) -> None:
     engine.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
     engine.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     engine.add_argument("--limit", type=int, help="use at most this many photographs")
+    engine.add_argument(
+        "--operators",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        metavar="A,B,C",
+        help="measure these operators alone, e.g. those a training held out (default: all of the bank)",
+    )
     add_loss_arguments(engine)
     engine.set_defaults(run=run_engine)
     speed = command(kinds, "speed", "Forward and backward time beside a network of the LPIPS-AlexNet architecture.")
@@ -61,8 +67,8 @@ def run_engine(args: argparse.Namespace) -> int:
     folder = read_folder(args.data, args.limit)
     note_skipped(folder.skipped)
     loss_fn = make_loss(args)
-    scores = evaluate(loss_fn, [image.to(args.device) for image in folder.images], progress=note)
-    scores["weights_sha256"] = loss_fn.info()["files"]
+    photographs = [image.to(args.device) for image in folder.images]
+    scores = evaluate(loss_fn, photographs, distortions=args.operators, progress=note)
     print_json(scores)
     if args.json is not None:
         write_json(args.json, scores)

@@ -59,6 +59,5 @@ def release(
         return None
     loss_fn = RelationalLoss(folder).to(test_photographs[0].device)
     evaluation = evaluate(loss_fn, test_photographs, progress=progress)
-    evaluation["weights_sha256"] = loss_fn.info()["files"]
     save(evaluation)
     return evaluation
