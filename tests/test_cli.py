@@ -36,6 +36,7 @@ COMMANDS = [
     ["benchmark", "gradients"],
     ["benchmark", "human"],
     ["benchmark", "jury"],
+    ["benchmark", "targets"],
     ["demo"],
     ["info"],
 ]
@@ -330,6 +331,17 @@ def test_benchmark_engine_measures_the_operators_asked_for(capsys, tmp_path, fil
     assert scores["axis_accuracy"] is not None and scores["shift_endpoint_error_px"] > 0
 
 
+def test_benchmark_targets_says_what_is_short(capsys, tmp_path):
+    target = tmp_path / "engine.json"
+    target.write_text(json.dumps({"axis_accuracy": 0.9, "leakage": 0.1}))
+    code, out, _ = run(capsys, "benchmark", "targets", "--json", target)
+    lines = out.splitlines()
+    assert code == 0
+    assert any(line.startswith("Axis accuracy ") and line.endswith("90.0 %     short") for line in lines)
+    assert any(line.startswith("Leakage ") and line.endswith("reached") for line in lines)
+    assert any(line.startswith("Transitivity") and line.endswith("not asked") for line in lines)
+
+
 def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):
     target = tmp_path / "recovery.json"
     arguments = ["--data", files, "--limit", 2, "--crop", 32, "--steps", 2, "--json", target]
@@ -362,6 +374,8 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
         (["train", "predictor", "--data", ".", "--out", "x", "--recipe", "nothing"], "unknown recipe 'nothing'"),
         (["benchmark", "engine", "--data", "nowhere"], "nowhere"),
         (["benchmark", "engine", "--data", ".", "--operators", "darkn"], "did you mean 'darken'"),
+        (["benchmark", "targets", "--json", "nothing.json"], "nothing.json cannot be read"),
+        (["benchmark", "targets", "--json", "ref.png"], "ref.png is not valid JSON"),
         (["benchmark", "recovery", "--data", ".", "--crop", "32", "--steps", "0"], "steps must be at least 1, got 0"),
         (["demo", "--out", "x", "--steps", "-3"], "steps must be at least 1, got -3"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .benchmark_card import add_card
 from .benchmark_engine import add_kinds
 from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
 from .human import add_human
@@ -57,6 +58,7 @@ def add_commands(commands: Commands) -> None:
     add_throughput(kinds)
     add_human(kinds)
     add_jury(kinds)
+    add_card(kinds)
 
 
 def run_engine(args: argparse.Namespace) -> int:
