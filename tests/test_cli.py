@@ -37,6 +37,7 @@ COMMANDS = [
     ["benchmark", "human"],
     ["benchmark", "jury"],
     ["benchmark", "targets"],
+    ["benchmark", "card"],
     ["demo"],
     ["info"],
 ]
@@ -340,6 +341,52 @@ def test_benchmark_targets_says_what_is_short(capsys, tmp_path):
     assert any(line.startswith("Axis accuracy ") and line.endswith("90.0 %     short") for line in lines)
     assert any(line.startswith("Leakage ") and line.endswith("reached") for line in lines)
     assert any(line.startswith("Transitivity") and line.endswith("not asked") for line in lines)
+
+
+@pytest.fixture
+def engine_json(tmp_path, loss_fn):
+    """Figures as if taken of the weights under test: two operators, one of which is always named wrong."""
+    scores = json.loads((ROOT / "benchmarks" / "results" / "engine.json").read_text())
+    scores["weights_sha256"] = loss_fn.info()["files"]
+    scores["per_operator"] = {name: scores["per_operator"][name] for name in ("jpeg", "pattern_patches")}
+    scores["per_operator"]["pattern_patches"]["axis_accuracy"] = 0.0
+    path = tmp_path / "engine.json"
+    path.write_text(json.dumps(scores))
+    return path
+
+
+def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, loss_fn, engine_json):
+    folder = loss_fn.save_pretrained(tmp_path / "mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    arguments = ["--engine", engine_json, "--held-out", engine_json, "--source", "Mine=CC0", "--name", "Of its own"]
+    code, _, err = run(capsys, "benchmark", "card", folder, *arguments)
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    card = after.pop("README.md").decode()
+    before.pop("README.md")
+    assert code == 0 and after == before and "written: " in err
+    assert "# Of its own\n" in card and "- Mine: CC0" in card and "without 2 operators" in card
+    # What the old card said of the sources stays where nothing newer is known.
+    run(capsys, "benchmark", "card", folder, "--engine", engine_json)
+    again = (folder / "README.md").read_text()
+    assert "# mine\n" in again and "- Mine: CC0" in again and "held" not in again
+
+
+def test_benchmark_card_draws_failures_from_the_photographs_given(capsys, tmp_path, loss_fn, engine_json, files):
+    pytest.importorskip("matplotlib")
+    folder = loss_fn.save_pretrained(tmp_path / "mine")
+    code, _, err = run(capsys, "benchmark", "card", folder, "--engine", engine_json, "--data", files, "--limit", 1)
+    drawn = (folder / "failures.webp").is_file()
+    assert code == 0 and drawn == ("no figure" not in err)
+    assert drawn == ("](failures.webp)" in (folder / "README.md").read_text())
+
+
+def test_benchmark_card_refuses_figures_of_other_weights(capsys, tmp_path, loss_fn, engine_json):
+    folder = loss_fn.save_pretrained(tmp_path / "mine")
+    engine_json.write_text(json.dumps(json.loads(engine_json.read_text()) | {"weights_sha256": {}}))
+    card = (folder / "README.md").read_bytes()
+    code, _, err = run(capsys, "benchmark", "card", folder, "--engine", engine_json)
+    assert code == 1 and "engine.json was not measured with the weights of this folder" in err
+    assert (folder / "README.md").read_bytes() == card
 
 
 def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):

@@ -325,6 +325,7 @@ def hold_jury(
         "relqa_loss": __version__,
         "torch": torch.__version__,
         "weights": loss.weights_name,
+        "weights_sha256": loss.info()["files"],
     }
     cases = Cases(
         np.repeat(np.arange(len(references)), count), np.array([one.operator for plan in plans for one in plan])

@@ -42,6 +42,9 @@ def release(
     Returns:
         The figures, or None without test photographs.
     """
+    if sources:
+        # With the weights, so that the card can be written again.
+        provenance = provenance | {"sources": [list(pair) for pair in sources]}
 
     def save(evaluation: dict[str, Any] | None) -> None:
         weights_module.save(
