@@ -358,17 +358,19 @@ def engine_json(tmp_path, loss_fn):
 def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, loss_fn, engine_json):
     folder = loss_fn.save_pretrained(tmp_path / "mine")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    arguments = ["--engine", engine_json, "--held-out", engine_json, "--source", "Mine=CC0", "--name", "Of its own"]
+    held_out = tmp_path / "held-out.json"
+    held_out.write_text(json.dumps(json.loads(engine_json.read_text()) | {"trained_without": ["jpeg"]}))
+    arguments = ["--engine", engine_json, "--held-out", held_out, "--source", "Mine=CC0", "--name", "Of its own"]
     code, _, err = run(capsys, "benchmark", "card", folder, *arguments)
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     card = after.pop("README.md").decode()
     before.pop("README.md")
     assert code == 0 and after == before and "written: " in err
-    assert "# Of its own\n" in card and "- Mine: CC0" in card and "without 2 operators" in card
+    assert "# Of its own\n" in card and "- Mine: CC0" in card and "without 1 operator" in card
     # What the old card said of the sources stays where nothing newer is known.
     run(capsys, "benchmark", "card", folder, "--engine", engine_json)
     again = (folder / "README.md").read_text()
-    assert "# mine\n" in again and "- Mine: CC0" in again and "held" not in again
+    assert "# mine\n" in again and "- Mine: CC0" in again and "did not see" not in again
 
 
 def test_benchmark_card_draws_failures_from_the_photographs_given(capsys, tmp_path, loss_fn, engine_json, files):

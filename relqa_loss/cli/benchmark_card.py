@@ -23,7 +23,7 @@ def add_card(kinds: Commands) -> None:
         "--held-out",
         type=Path,
         metavar="FILE",
-        help="what benchmark engine --operators --json wrote, of a training without these operators",
+        help="what benchmark engine --json wrote of weights whose recipe held operators out (data.held_out)",
     )
     card.add_argument("--jury", type=Path, metavar="FILE", help="what benchmark jury --json wrote")
     card.add_argument(

@@ -10,6 +10,7 @@ from ..relation import AXES
 from .failures import weakest_operators
 from .human_distances import OURS
 from .jury_figures import JURY, PANEL_CONSENSUS
+from .statistics import mean_of
 from .targets import NOT_ASKED, Figure, verdicts
 
 WEAKEST = 8
@@ -59,18 +60,26 @@ def held_out(report: Mapping[str, Any], weights: Mapping[str, str] | None) -> st
     """How operators that a training did not see are ordered and named.
 
     Args:
-        report: of ``relqa benchmark engine --operators``, or the like: ``ladder_accuracy``, ``axis_accuracy``, and
-            ``per_operator`` or ``operators`` for the names.
-        weights: sha256 of the files of the card's weights.
+        report: of ``relqa benchmark engine``, with weights whose training held operators out (``trained_without``).
+            Those of them that it measured are the ones that count.
+        weights: sha256 of the files of the card's weights, or None.
+
+    Raises:
+        ValueError: the report holds no operator that its weights were trained without.
     """
-    names = list(report.get("operators") or report["per_operator"])
+    unseen = [name for name in report["per_operator"] if name in report.get("trained_without", ())]
+    if not unseen:
+        raise ValueError("held_out must hold operators that its weights were trained without, got none")
     own = weights is not None and report.get("weights_sha256") == weights
     who = "These weights were" if own else "Other weights, for this test only, were"
-    figures = (Figure("Ladder accuracy", ("ladder_accuracy",)), Figure("Axis accuracy", ("axis_accuracy",)))
-    rows = [f"| {figure.title} | {figure.text(figure.measured(report))} |" for figure in figures]
+    rows = []
+    for figure in (Figure("Ladder accuracy", ("ladder_accuracy",)), Figure("Axis accuracy", ("axis_accuracy",))):
+        value = mean_of(figure.measured(report["per_operator"][name]) for name in unseen)
+        rows.append(f"| {figure.title} | {figure.text(value)} |")
     return (
         "## Distortions that training did not see\n\n"
-        f"{who} trained without {len(names)} operators ({_names(names)}) and measured on these alone:\n\n"
+        f"{who} trained without {len(unseen)} operator{'s' * (len(unseen) > 1)} ({_names(unseen)}), which weigh "
+        "equally here:\n\n"
         f"| Figure | Measured |\n|---|---|\n{_lines(rows)}"
     )
 

@@ -91,7 +91,7 @@ def evaluate(
         without a cycle, ``all``, of ``one_operator`` (mean over operators) and ``mixed``. ``scene_spearman``: of
         distance with severity over all photographs, ``median`` and ``min`` over operators. ``panel_agreement`` and
         ``panel_agreement_without_opinion_constants``: see :func:`.panel_figures.panel_agreement`. Of a
-        ``RelationalLoss`` also ``weights_sha256``, ``parameters`` and ``weight_bytes``.
+        ``RelationalLoss`` also what :func:`.engine_cases.of_weights` says.
 
     Raises:
         ValueError: no photographs, a photograph of the wrong shape, no operators, or bad severities.

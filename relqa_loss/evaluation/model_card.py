@@ -56,15 +56,17 @@ def model_card(
 
     Args:
         name: of the weights.
-        provenance: of the weights, as ``relqa train scorer`` records it; ``notes`` (a list of texts) and ``held_out``
-            where given.
+        provenance: of the weights, as ``relqa train scorer`` records it; ``notes`` (a list of texts) where given.
         evaluation: figures of ``relqa_loss.evaluation.engine_scores.evaluate``, or None where none were taken.
         sources: (source, licence) of the photographs that were trained on; left out where nobody told.
-        held_out: figures on operators that training did not see, see :func:`.card_sections.held_out`; None for those
-            of the provenance, if any.
+        held_out: figures of weights whose training held operators out, see :func:`.card_sections.held_out`; None for
+            ``evaluation``, if these weights are such.
         jury: report of ``relqa benchmark jury``, or None.
         human: reports of ``relqa benchmark human``.
         figure: whether the folder holds a figure of failures.
+
+    Raises:
+        ValueError: nothing in ``held_out`` was held out.
     """
     recipe = provenance["recipe"]
     lines = [_HEADER.format(name=name)]
@@ -72,9 +74,10 @@ def model_card(
         lines.append("## Figures\n\nNone have been taken for these weights.\n")
     else:
         lines.append(sections.figures(evaluation))
-    unseen = provenance.get("held_out") if held_out is None else held_out
-    if unseen:
-        lines.append(sections.held_out(unseen, (evaluation or {}).get("weights_sha256")))
+    if held_out is None and evaluation is not None and evaluation.get("trained_without"):
+        held_out = evaluation
+    if held_out is not None:
+        lines.append(sections.held_out(held_out, (evaluation or {}).get("weights_sha256")))
     if text := sections.agreement(evaluation, jury, human):
         lines.append(text)
     if evaluation is not None:

@@ -99,18 +99,34 @@ def test_the_card_lists_what_the_weights_cannot_see(provenance: dict[str, Any], 
 def test_held_out_operators_are_named_and_said_whose_they_are(
     provenance: dict[str, Any], evaluation: dict[str, Any], own: bool, who: str
 ) -> None:
-    files = evaluation["weights_sha256"] if own else {"predictor.safetensors": "0"}
     report = {
-        "ladder_accuracy": 0.975,
-        "axis_accuracy": 0.5,
-        "per_operator": {"jpeg": {}, "hue": {}},
-        "weights_sha256": files,
+        "per_operator": {
+            "jpeg": {"ladder_accuracy": 0.95, "axis_accuracy": 0.25},
+            "hue": {"ladder_accuracy": 1.0, "axis_accuracy": 0.75},
+            "darken": {"ladder_accuracy": 0.0, "axis_accuracy": 0.0},
+        },
+        "trained_without": ["hue", "jpeg"],
+        "weights_sha256": evaluation["weights_sha256"] if own else {"predictor.safetensors": "0"},
     }
     card = model_card("mine", provenance, evaluation, held_out=report)
     assert who in card and "without 2 operators (`jpeg`, `hue`)" in card
     assert "| Ladder accuracy | 97.5 % |\n| Axis accuracy | 50.0 % |" in card
-    recorded = {"operators": ["jpeg", "hue"], "ladder_accuracy": 0.975, "axis_accuracy": 0.5}
-    assert "| Axis accuracy | 50.0 % |" in model_card("mine", provenance | {"held_out": recorded}, evaluation)
+
+
+def test_operators_that_were_trained_on_are_not_passed_off_as_held_out(
+    provenance: dict[str, Any], evaluation: dict[str, Any]
+) -> None:
+    assert "did not see" not in model_card("mine", provenance, evaluation)
+    with pytest.raises(ValueError, match="trained without"):
+        model_card("mine", provenance, evaluation, held_out=evaluation)
+
+
+def test_weights_that_held_operators_out_say_so_from_their_own_figures(
+    provenance: dict[str, Any], evaluation: dict[str, Any]
+) -> None:
+    evaluation["trained_without"] = ["jpeg"]
+    card = model_card("mine", provenance, evaluation)
+    assert "These weights were trained without 1 operator (`jpeg`)" in card
 
 
 def test_agreement_is_stated_as_reported(provenance: dict[str, Any], evaluation: dict[str, Any]) -> None:
