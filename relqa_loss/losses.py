@@ -69,6 +69,8 @@ class RelationalLoss(nn.Module):
         self.weights_config = loaded.config
         card = loaded.folder / weights_module.CARD_FILE
         self.model_card = card.read_text(encoding="utf-8") if card.is_file() else None
+        figure = loaded.folder / weights_module.FIGURE_FILE
+        self.card_figure = figure.read_bytes() if figure.is_file() else None
         self.predictor = weights_module.build(
             DistortionPredictor, loaded.config["predictor"], loaded.predictor, weights_module.PREDICTOR_FILE
         )
@@ -232,7 +234,7 @@ class RelationalLoss(nn.Module):
         return cls(name, reduction=reduction, data_range=data_range, axis_weights=axis_weights)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the whole weights folder (config, both safetensors files, model card); returns its path."""
+        """Write the whole weights folder (config, safetensors files, model card and its figure); returns its path."""
         weights_module.save(
             folder,
             predictor={name: tensor.float() for name, tensor in self.predictor.state_dict().items()},
@@ -241,6 +243,7 @@ class RelationalLoss(nn.Module):
             scorer_config=self.scorer.config,
             provenance=self.weights_config.get("provenance", {}),
             card=self.model_card,
+            figure=self.card_figure,
         )
         return Path(folder)
 

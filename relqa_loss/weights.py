@@ -1,11 +1,12 @@
 """Weights: where they are found, whether they are whole, and how they are written.
 
-A weights folder holds four files:
+A weights folder holds four files, and may hold a fifth:
 
 - ``config.json``: ``format_version``, the sections ``predictor`` and ``scorer`` (constructor arguments), ``files``
   (file name -> sha256, hexadecimal) and ``provenance`` (free);
 - ``predictor.safetensors`` and ``scorer.safetensors``: the tensors;
-- ``README.md``: the model card.
+- ``README.md``: the model card;
+- ``failures.webp``, not always there: a figure that the card refers to. Nothing but the card needs it.
 
 Only safetensors are read, and only after their sha256 has been compared with ``config.json``.
 """
@@ -36,6 +37,7 @@ CONFIG_FILE = "config.json"
 PREDICTOR_FILE = "predictor.safetensors"
 SCORER_FILE = "scorer.safetensors"
 CARD_FILE = "README.md"
+FIGURE_FILE = "failures.webp"
 FILES = (CONFIG_FILE, PREDICTOR_FILE, SCORER_FILE, CARD_FILE)
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -127,20 +129,23 @@ def save(
     scorer_config: Mapping[str, Any],
     provenance: Mapping[str, Any],
     card: str | None = None,
+    figure: bytes | None = None,
 ) -> None:
-    """Write the four files of a weights folder; equal arguments give equal bytes.
+    """Write the files of a weights folder; equal arguments give equal bytes.
 
     Each file is replaced in one step and ``config.json`` comes last, so that a reader of an interrupted save finds the
     old weights or a digest that does not match, never a silent mixture.
 
     Args:
-        folder: created where it does not exist; other files in it are left alone.
+        folder: created where it does not exist; other files in it are left alone, but a figure of the weights that
+            were there before goes.
         predictor: state dict of the predictor, on any device.
         predictor_config: its constructor arguments, as JSON can hold them.
         scorer: state dict of the scorer, on any device.
         scorer_config: its constructor arguments, as JSON can hold them.
         provenance: where the weights come from (recipe, seed, data list, ...), as JSON can hold it.
         card: text of the model card; None writes a short one that states the provenance and claims no figures.
+        figure: the card's figure, as the bytes of a WebP file, or None for none.
 
     Raises:
         TypeError: a configuration or the provenance holds what JSON cannot.
@@ -166,6 +171,27 @@ def save(
     }
     blobs[CONFIG_FILE] = (_to_json(config, indent=2) + "\n").encode()
 
+    if figure is not None:
+        blobs = {FIGURE_FILE: figure, **blobs}
+    else:
+        (folder / FIGURE_FILE).unlink(missing_ok=True)
+    _write(folder, blobs)
+
+
+def save_card(folder: str | os.PathLike[str], card: str, figure: bytes | None = None) -> None:
+    """Write the model card of an existing weights folder anew; configuration and tensors stay as they are.
+
+    Args:
+        folder: of the weights.
+        card: its text.
+        figure: its figure, as the bytes of a WebP file; None leaves one that is there.
+    """
+    blobs = {} if figure is None else {FIGURE_FILE: figure}
+    _write(Path(folder), {**blobs, CARD_FILE: card.encode()})
+
+
+def _write(folder: Path, blobs: Mapping[str, bytes]) -> None:
+    """Files by name, in order, each replaced in one step."""
     folder.mkdir(parents=True, exist_ok=True)
     # A sibling of its targets: os.replace is atomic only within one file system.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
@@ -248,7 +274,7 @@ def _download(repo: str, revision: str | None) -> Path:
     )
 
     try:
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
+        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[*FILES, FIGURE_FILE]))
     except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         name = repo if revision is None else f"{repo}@{revision}"
         raise ValueError(

@@ -37,6 +37,8 @@ COMMANDS = [
     ["benchmark", "human"],
     ["benchmark", "jury"],
     ["benchmark", "resume"],
+    ["benchmark", "targets"],
+    ["benchmark", "card"],
     ["demo"],
     ["info"],
 ]
@@ -322,6 +324,74 @@ def test_benchmark_speed_measures_both(capsys, tmp_path):
     assert report["ratio"] == pytest.approx(report["loss_ms"] / report["lpips_alexnet_ms"]) and report["loss_ms"] > 0
 
 
+def test_benchmark_engine_measures_the_operators_asked_for(capsys, tmp_path, files):
+    target = tmp_path / "engine.json"
+    arguments = ["--data", files, "--limit", 1, "--operators", "darken, shift_left", "--json", target]
+    code, out, _ = run(capsys, "benchmark", "engine", *arguments)
+    scores = json.loads(target.read_text())
+    assert code == 0 and json.loads(out) == scores and set(scores["per_operator"]) == {"darken", "shift_left"}
+    assert scores["axis_accuracy"] is not None and scores["shift_endpoint_error_px"] > 0
+
+
+def test_benchmark_targets_says_what_is_short(capsys, tmp_path):
+    target = tmp_path / "engine.json"
+    target.write_text(json.dumps({"axis_accuracy": 0.9, "leakage": 0.1}))
+    code, out, _ = run(capsys, "benchmark", "targets", "--json", target)
+    lines = out.splitlines()
+    assert code == 0
+    assert any(line.startswith("Axis accuracy ") and line.endswith("90.0 %     short") for line in lines)
+    assert any(line.startswith("Leakage ") and line.endswith("reached") for line in lines)
+    assert any(line.startswith("Transitivity") and line.endswith("not asked") for line in lines)
+
+
+@pytest.fixture
+def engine_json(tmp_path, loss_fn):
+    """Figures as if taken of the weights under test: two operators, one of which is always named wrong."""
+    scores = json.loads((ROOT / "benchmarks" / "results" / "engine.json").read_text())
+    scores["weights_sha256"] = loss_fn.info()["files"]
+    scores["per_operator"] = {name: scores["per_operator"][name] for name in ("jpeg", "pattern_patches")}
+    scores["per_operator"]["pattern_patches"]["axis_accuracy"] = 0.0
+    path = tmp_path / "engine.json"
+    path.write_text(json.dumps(scores))
+    return path
+
+
+def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, loss_fn, engine_json):
+    folder = loss_fn.save_pretrained(tmp_path / "mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    held_out = tmp_path / "held-out.json"
+    held_out.write_text(json.dumps(json.loads(engine_json.read_text()) | {"trained_without": ["jpeg"]}))
+    arguments = ["--engine", engine_json, "--held-out", held_out, "--source", "Mine=CC0", "--name", "Of its own"]
+    code, _, err = run(capsys, "benchmark", "card", folder, *arguments)
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    card = after.pop("README.md").decode()
+    before.pop("README.md")
+    assert code == 0 and after == before and "written: " in err
+    assert "# Of its own\n" in card and "- Mine: CC0" in card and "without 1 operator" in card
+    # What the old card said of the sources stays where nothing newer is known.
+    run(capsys, "benchmark", "card", folder, "--engine", engine_json)
+    again = (folder / "README.md").read_text()
+    assert "# mine\n" in again and "- Mine: CC0" in again and "did not see" not in again
+
+
+def test_benchmark_card_draws_failures_from_the_photographs_given(capsys, tmp_path, loss_fn, engine_json, files):
+    pytest.importorskip("matplotlib")
+    folder = loss_fn.save_pretrained(tmp_path / "mine")
+    code, _, err = run(capsys, "benchmark", "card", folder, "--engine", engine_json, "--data", files, "--limit", 1)
+    drawn = (folder / "failures.webp").is_file()
+    assert code == 0 and drawn == ("no figure" not in err)
+    assert drawn == ("](failures.webp)" in (folder / "README.md").read_text())
+
+
+def test_benchmark_card_refuses_figures_of_other_weights(capsys, tmp_path, loss_fn, engine_json):
+    folder = loss_fn.save_pretrained(tmp_path / "mine")
+    engine_json.write_text(json.dumps(json.loads(engine_json.read_text()) | {"weights_sha256": {}}))
+    card = (folder / "README.md").read_bytes()
+    code, _, err = run(capsys, "benchmark", "card", folder, "--engine", engine_json)
+    assert code == 1 and "engine.json was not measured with the weights of this folder" in err
+    assert (folder / "README.md").read_bytes() == card
+
+
 def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):
     target = tmp_path / "recovery.json"
     arguments = ["--data", files, "--limit", 2, "--crop", 32, "--steps", 2, "--json", target]
@@ -353,6 +423,9 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
         (["train", "predictor", "--data", ".", "--out", "x", "--set", "steps"], "KEY=VALUE"),
         (["train", "predictor", "--data", ".", "--out", "x", "--recipe", "nothing"], "unknown recipe 'nothing'"),
         (["benchmark", "engine", "--data", "nowhere"], "nowhere"),
+        (["benchmark", "engine", "--data", ".", "--operators", "darkn"], "did you mean 'darken'"),
+        (["benchmark", "targets", "--json", "nothing.json"], "nothing.json cannot be read"),
+        (["benchmark", "targets", "--json", "ref.png"], "ref.png is not valid JSON"),
         (["benchmark", "recovery", "--data", ".", "--crop", "32", "--steps", "0"], "steps must be at least 1, got 0"),
         (["demo", "--out", "x", "--steps", "-3"], "steps must be at least 1, got -3"),
     ],

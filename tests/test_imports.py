@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("relation", "validation", "layers", "words", "images", "settings", "prepared"),
     ("predictor", "scorer", "weights"),
     ("losses", "tiles", "distortions"),
-    ("selection", "figures", "figures_distortions", "figures_severity"),
+    ("selection", "figures", "figures_distortions", "figures_failures", "figures_severity"),
     ("training", "evaluation", "demo"),
     ("cli", "integrations"),
 )
@@ -44,6 +44,7 @@ NEIGHBOURS = {
     ("training", "evaluation"),
     ("demo", "evaluation"),
     ("figures_distortions", "figures"),
+    ("figures_failures", "figures"),
 }
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -53,6 +54,7 @@ ON_DEMAND = {
     "images": {"PIL"},
     "figures": {"matplotlib"},
     "figures_distortions": {"matplotlib"},
+    "figures_failures": {"matplotlib"},
     "figures_severity": {"matplotlib"},
     "distortions": {"PIL", "piq"},
     "evaluation": {"openpyxl", "scipy"},

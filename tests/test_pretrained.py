@@ -17,7 +17,16 @@ from torch import Tensor
 from relqa_loss import RelationalLoss, weights
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
-FOUR_FILES = {"config.json", "predictor.safetensors", "scorer.safetensors", "README.md"}
+FIGURE = "failures.webp"
+FILES = {"config.json", "predictor.safetensors", "scorer.safetensors", "README.md"}
+
+
+def files_of(loss: RelationalLoss) -> set[str]:
+    return FILES if loss.card_figure is None else FILES | {FIGURE}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture
@@ -36,9 +45,17 @@ def test_round_trip_through_a_folder_gives_the_same_values(
 
 def test_saving_twice_gives_the_same_bytes(loss_fn: RelationalLoss, saved: Path, tmp_path: Path) -> None:
     other = RelationalLoss(saved).save_pretrained(tmp_path / "other")
-    assert {path.name for path in saved.iterdir()} == FOUR_FILES
-    for name in FOUR_FILES:
-        assert (other / name).read_bytes() == (saved / name).read_bytes()
+    assert {path.name for path in saved.iterdir()} == files_of(loss_fn)
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == contents(saved)
+
+
+def test_a_figure_of_the_card_is_carried_along_and_none_is_no_harm(saved: Path, tmp_path: Path) -> None:
+    (saved / FIGURE).write_bytes(b"figure")
+    copied = RelationalLoss(saved).save_pretrained(tmp_path / "with")
+    assert contents(copied) == contents(saved)
+    (saved / FIGURE).unlink()
+    copied = RelationalLoss(saved).save_pretrained(tmp_path / "with")
+    assert {path.name for path in copied.iterdir()} == FILES
 
 
 def test_model_card_and_provenance_survive(loss_fn: RelationalLoss, saved: Path) -> None:
@@ -91,7 +108,7 @@ class FakeHub:
         return SimpleNamespace(commit_url=f"https://hub.example/{repo_id}/commit/1")
 
 
-def test_push_to_hub_uploads_exactly_the_four_files(
+def test_push_to_hub_uploads_exactly_the_files_of_the_folder(
     loss_fn: RelationalLoss, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = FakeHub()
@@ -102,7 +119,7 @@ def test_push_to_hub_uploads_exactly_the_four_files(
     assert hub.created == [("me/mine", True)]
     (upload,) = hub.uploads
     assert (upload["repo_id"], upload["revision"], upload["message"]) == ("me/mine", "draft", "First")
-    assert upload["files"] == {name: (saved / name).read_bytes() for name in FOUR_FILES}
+    assert upload["files"] == contents(saved)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +142,7 @@ def test_from_pretrained_asks_the_hub_for_the_revision(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     RelationalLoss.from_pretrained(**arguments)
-    assert asked == [("me/mine", revision, FOUR_FILES)]
+    assert asked == [("me/mine", revision, FILES | {FIGURE})]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)

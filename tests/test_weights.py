@@ -61,6 +61,25 @@ def test_save_leaves_the_four_files_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "deep" / "folder")) == sorted(weights.FILES)
 
 
+def test_a_figure_is_saved_beside_the_card_and_goes_with_the_weights_it_belongs_to(tmp_path: Path) -> None:
+    write_example(tmp_path, figure=b"of these weights")
+    assert (tmp_path / weights.FIGURE_FILE).read_bytes() == b"of these weights"
+    assert weights.load(tmp_path).config["files"].keys() == {weights.PREDICTOR_FILE, weights.SCORER_FILE}
+    write_example(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted(weights.FILES)
+
+
+def test_a_new_card_leaves_the_rest_of_the_folder_as_it_is(tmp_path: Path) -> None:
+    write_example(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    weights.save_card(tmp_path, "# Grün\n", b"figure")
+    weights.save_card(tmp_path, "# Later\n")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before | {
+        weights.CARD_FILE: b"# Later\n",
+        weights.FIGURE_FILE: b"figure",
+    }
+
+
 def test_save_writes_safetensors_metadata(tmp_path: Path) -> None:
     write_example(tmp_path)
     with safetensors.safe_open(tmp_path / weights.SCORER_FILE, "pt") as file:
@@ -244,7 +263,7 @@ def test_a_folder_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("name", "revision"), [("owner/name", None), ("owner/name@v2", "v2"), ("owner/name@refs/pr/3", "refs/pr/3")]
 )
-def test_hub_names_carry_a_revision_and_ask_for_the_four_files(
+def test_hub_names_carry_a_revision_and_ask_for_the_files_of_a_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, revision: str | None
 ) -> None:
     calls = []
@@ -255,7 +274,7 @@ def test_hub_names_carry_a_revision_and_ask_for_the_four_files(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert weights.resolve(name) == tmp_path
-    assert calls == [("owner/name", revision, sorted(weights.FILES))]
+    assert calls == [("owner/name", revision, sorted([*weights.FILES, weights.FIGURE_FILE]))]
 
 
 def test_an_unreachable_hub_is_an_error_that_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .benchmark_card import add_card
 from .benchmark_engine import add_kinds
 from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
 from .human import add_human
@@ -25,6 +26,12 @@ def add_commands(commands: Commands) -> None:
     engine.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
     engine.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     engine.add_argument("--limit", type=int, help="use at most this many photographs")
+    engine.add_argument(
+        "--operators",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        metavar="A,B,C",
+        help="measure these operators alone, e.g. those a training held out (default: all of the bank)",
+    )
     add_loss_arguments(engine)
     engine.set_defaults(run=run_engine)
     speed = command(kinds, "speed", "Forward and backward time beside a network of the LPIPS-AlexNet architecture.")
@@ -53,6 +60,7 @@ def add_commands(commands: Commands) -> None:
     add_human(kinds)
     add_jury(kinds)
     add_resume(kinds)
+    add_card(kinds)
 
 
 def run_engine(args: argparse.Namespace) -> int:
@@ -63,8 +71,8 @@ def run_engine(args: argparse.Namespace) -> int:
     folder = read_folder(args.data, args.limit)
     note_skipped(folder.skipped)
     loss_fn = make_loss(args)
-    scores = evaluate(loss_fn, [image.to(args.device) for image in folder.images], progress=note)
-    scores["weights_sha256"] = loss_fn.info()["files"]
+    photographs = [image.to(args.device) for image in folder.images]
+    scores = evaluate(loss_fn, photographs, distortions=args.operators, progress=note)
     print_json(scores)
     if args.json is not None:
         write_json(args.json, scores)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..distortions.record import Distortion
 from ..relation import AXES, SHIFT_AXES, TONE_AXES
-from .statistics import mean_of, spearman
+from .statistics import lowest_of, mean_of, median_of, spearman
 
 
 @dataclass
@@ -25,6 +25,11 @@ class Count:
         """Count answers (B,), bool, where ``counted`` (B,), bool."""
         self.right += int((right & counted).sum())
         self.asked += int(counted.sum())
+
+    def __iadd__(self, other: Count) -> Count:
+        self.right += other.right
+        self.asked += other.asked
+        return self
 
     def share(self) -> float | None:
         """Share of right answers; None if none was asked."""
@@ -46,6 +51,11 @@ class Row:
         stray: mean |map| of the axes with no declared effect, one a visible pair.
         severity: severities of the same pairs.
         areas: ROC-AUC of the region, one a picture.
+        transitive: triples of its severities, without the reference: those without a cycle.
+        top_three: pictures of this and another operator on which a right axis of both is among the strongest three.
+        shift_errors: end-point errors in pixels, one a picture.
+        scene_severity: severities of the pictures of all photographs.
+        scene_distance: distances of the same pictures.
         left_out: pairs without a visible pixel.
     """
 
@@ -59,6 +69,11 @@ class Row:
     stray: list[float] = field(default_factory=list)
     severity: list[float] = field(default_factory=list)
     areas: list[float] = field(default_factory=list)
+    transitive: Count = field(default_factory=Count)
+    top_three: Count = field(default_factory=Count)
+    shift_errors: list[float] = field(default_factory=list)
+    scene_severity: list[float] = field(default_factory=list)
+    scene_distance: list[float] = field(default_factory=list)
     left_out: int = 0
 
     def sign_share(self, axes: Sequence[str]) -> float | None:
@@ -104,12 +119,19 @@ def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, An
             "all": mean("sign_accuracy"),
         },
         "localisation_auc": mean("localisation_auc"),
-        "severity_spearman": {"mean": mean_of(per_axis.values()), **per_axis},
+        "severity_spearman": {"mean": mean_of(per_axis.values()), "min": lowest_of(per_axis.values()), **per_axis},
         "leakage": mean("leakage"),
         "ladder_accuracy": mean("ladder_accuracy"),
         "ladder_neighbour_accuracy": mean("ladder_neighbour_accuracy"),
         "inclusion_accuracy": mean("inclusion_accuracy"),
         "unanchored_accuracy": mean("unanchored_accuracy"),
+        "two_operator_top3": mean("two_operator_top3"),
+        "two_operator_pictures": sum(row.top_three.asked for row in rows.values()),
+        "shift_endpoint_error_px": mean("shift_endpoint_error_px"),
+        "scene_spearman": {
+            "median": median_of(entry["scene_spearman"] for entry in table.values()),
+            "min": lowest_of(entry["scene_spearman"] for entry in table.values()),
+        },
         "without_sign": [d.name for d in bank if not has_sign(d)],
         "per_operator": table,
     }
@@ -133,4 +155,8 @@ def _entry(distortion: Distortion, row: Row) -> dict[str, Any]:
         "ladder_neighbour_accuracy": row.neighbours.share(),
         "inclusion_accuracy": row.inclusion.share(),
         "unanchored_accuracy": row.unanchored.share(),
+        "transitivity": row.transitive.share(),
+        "two_operator_top3": row.top_three.share(),
+        "shift_endpoint_error_px": mean_of(row.shift_errors),
+        "scene_spearman": _known(spearman(row.scene_severity, row.scene_distance)),
     }

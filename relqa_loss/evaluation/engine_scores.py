@@ -1,18 +1,19 @@
 """Engine-based figures: how well distances, maps and scores name, sign, place and order what the engine did.
 
-Everything is measured on single operators of the bank, each dealt the same number of photographs, so that operators
-weigh equally. A pair in which no pixel visibly changed is left out. Nothing here needs a human opinion.
+Most is measured on single operators of the bank, each dealt the same number of photographs, so that operators weigh
+equally; what needs other pictures has a file of its own. A pair in which no pixel visibly changed is left out. Nothing
+here needs a human opinion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations, pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..distortions.compose import distort
 from ..distortions.engine import DistortionEngine
@@ -20,12 +21,28 @@ from ..distortions.record import Distortion
 from ..distortions.regions import draw_region, nested_regions
 from ..distortions.tier_plans import possible_kinds
 from ..distortions.visibility import visibility
-from ..relation import AXES, Relation
+from ..relation import AXES
+from .engine_cases import (
+    LADDER,
+    SEED_STRIDE,
+    VISIBLE,
+    Comparer,
+    any_visible,
+    batches,
+    crop_of,
+    differ,
+    generator_for,
+    of_weights,
+    prepared,
+    weighted_mean,
+)
 from .engine_rows import Count, Row, has_sign, strongest_axes, summary
-from .statistics import weighted_auc
-
-LADDER = tuple(k / 10 for k in range(1, 11))
-"""Severities of a ladder: steps of 0.1."""
+from .order_figures import count_mixed, count_triples
+from .pair_figures import measure_pairs
+from .panel_figures import panel_agreement
+from .scene_figures import measure_scenes
+from .shift_figures import measure_shift
+from .statistics import mean_of, weighted_auc
 
 REGION_SEVERITY = 0.7
 """Severity inside the region of localisation and inclusion cases."""
@@ -33,19 +50,8 @@ REGION_SEVERITY = 0.7
 REGION_KINDS = ("soft", "shape")
 """Regions with a definite inside; operators and photographs take turns."""
 
-VISIBLE = 0.5
-"""A pixel counts as visibly changed from this visibility on: a local change of two 8-bit steps."""
-
 DOMINANCE_SIZE = 4
 """Pictures in a dominance tier."""
-
-
-class Comparer(Protocol):
-    """What is measured: anything with the ``relate`` of :class:`relqa_loss.RelationalLoss`."""
-
-    def relate(self, a: Tensor, b: Tensor, ref: Tensor | None = None) -> Relation:
-        """How a compares with b."""
-        ...
 
 
 def evaluate(
@@ -76,34 +82,48 @@ def evaluate(
         is better), ``ladder_accuracy`` (all pairs) and ``ladder_neighbour_accuracy`` (one step of 0.1),
         ``inclusion_accuracy``, ``unanchored_accuracy``: means over operators. ``dominance_accuracy``: over all pairs
         of the tiers, which mix operators. ``sign_accuracy``: ``tone``, ``shift`` and ``all``. ``severity_spearman``:
-        ``mean`` and one value an axis, over the pairs of the operators with that right axis. ``per_operator``: the same
-        figures by operator, with the number of pairs and of those left out. ``without_sign``: operators left out of
-        the sign figures. ``seed``, ``photographs``, ``crop``, ``severities``, ``ladder``.
+        ``mean``, ``min`` and one value an axis, over the pairs of the operators with that right axis.
+        ``per_operator``: the same figures by operator, with the number of pairs and of those left out.
+        ``without_sign``: operators left out of the sign figures. ``seed``, ``photographs``, ``crop``, ``severities``,
+        ``ladder``.
+        ``two_operator_top3``: pictures of two operators on which right axes of both are among the three strongest.
+        ``shift_endpoint_error_px``: of displacements up to 4 pixels, lower is better. ``transitivity``: triples
+        without a cycle, ``all``, of ``one_operator`` (mean over operators) and ``mixed``. ``scene_spearman``: of
+        distance with severity over all photographs, ``median`` and ``min`` over operators. ``panel_agreement`` and
+        ``panel_agreement_without_opinion_constants``: see :func:`.panel_figures.panel_agreement`. Of a
+        ``RelationalLoss`` also what :func:`.engine_cases.of_weights` says.
 
     Raises:
         ValueError: no photographs, a photograph of the wrong shape, no operators, or bad severities.
     """
     steps = _check(photographs, severities, photographs_per_operator)
     bank = DistortionEngine(distortions).distortions
-    pictures = [_crop(photo, crop, seed + index) for index, photo in enumerate(photographs)]
+    pictures = [crop_of(photo, crop, seed + index) for index, photo in enumerate(photographs)]
     share = min(photographs_per_operator, len(pictures))
     rows: dict[str, Row] = {}
     with torch.no_grad():
         for index, distortion in enumerate(bank):
             row = rows[distortion.name] = Row()
             dealt = [pictures[(index * share + k) % len(pictures)] for k in range(share)]
-            for number, reference in enumerate(_batches(dealt)):
-                draw = seed * 1_000_003 + index * 1009 + number
+            for number, reference in enumerate(batches(dealt)):
+                draw = seed * SEED_STRIDE + index * 1009 + number
                 distorted = _measure_ladder(loss_fn, distortion, reference, steps, draw, row)
                 _measure_region(loss_fn, distortion, reference, REGION_KINDS[(index + number) % 2], draw, row)
                 if distortion.inclusion:
                     _measure_inclusion(loss_fn, distortion, reference, draw, row)
                 if distortion.told_apart_alone:
                     _measure_unanchored(loss_fn, distorted, reference, row)
+                if distortion.flow is not None:
+                    measure_shift(loss_fn, distortion, reference, steps, draw, row)
             if progress is not None:
                 progress(f"{index + 1}/{len(bank)} {distortion.name}")
         dominance = _measure_dominance(loss_fn, bank, pictures, seed)
-    result = summary(bank, rows)
+        measure_pairs(loss_fn, bank, pictures, seed, rows)
+        mixed = count_mixed(loss_fn, bank, pictures, seed)
+        measure_scenes(loss_fn, bank, pictures, seed, rows, progress)
+        agreement = panel_agreement(loss_fn, bank, photographs, seed)
+    result = summary(bank, rows) | agreement | of_weights(loss_fn)
+    result["transitivity"] = _transitivity(rows, mixed)
     result["dominance_accuracy"] = dominance.share()
     result["dominance_pairs"] = dominance.asked
     result["seed"] = seed
@@ -129,34 +149,6 @@ def _check(photographs: Sequence[Tensor], severities: Sequence[float], share: in
     return steps
 
 
-def _crop(photo: Tensor, crop: int | None, seed: int) -> Tensor:
-    """Seeded crop (1, 3, h, w); sides shorter than ``crop`` stay whole."""
-    if crop is None:
-        return photo[None]
-    random = np.random.default_rng(seed)
-    top, left = (int(random.integers(max(0, side - crop) + 1)) for side in photo.shape[1:])
-    return photo[None, :, top : top + crop, left : left + crop]
-
-
-def _batches(pictures: Sequence[Tensor]) -> Iterator[Tensor]:
-    """The pictures in batches of equal size."""
-    by_size: dict[tuple[int, ...], list[Tensor]] = {}
-    for picture in pictures:
-        by_size.setdefault(tuple(picture.shape), []).append(picture)
-    for group in by_size.values():
-        yield torch.cat(group)
-
-
-def _generator(like: Tensor, seed: int) -> Generator:
-    return Generator(device=like.device).manual_seed(seed)
-
-
-def _weighted_mean(maps: Tensor, weight: Tensor) -> Tensor:
-    """Mean over pixels (B, K) of maps (B, K, H, W) with weights (B, H, W)."""
-    total = weight.sum(dim=(1, 2)).clamp_min(1e-12)
-    return (maps * weight[:, None]).sum(dim=(2, 3)) / total[:, None]
-
-
 def _measure_ladder(
     loss_fn: Comparer, distortion: Distortion, reference: Tensor, steps: tuple[float, ...], draw: int, row: Row
 ) -> list[Tensor]:
@@ -165,15 +157,16 @@ def _measure_ladder(
     Returns:
         The distorted images at ``steps``.
     """
+    known = prepared(loss_fn, reference)
     kept: dict[float, Tensor] = {}
     images: list[Tensor] = []
     distances: list[Tensor] = []
     seen: list[Tensor] = []
     for severity in sorted({*LADDER, *steps}):
-        distorted = distort(reference, distortion, severity, generator=_generator(reference, draw))
+        distorted = distort(reference, distortion, severity, generator=generator_for(reference, draw))
         weight = visibility(reference, distorted)
         visible = weight.amax(dim=(1, 2)) >= VISIBLE
-        relation = loss_fn.relate(distorted, reference)
+        relation = loss_fn.relate(distorted, known)
         if severity in steps:
             kept[severity] = distorted
             _judge_maps(relation.maps, distortion, severity, weight, visible, row)
@@ -182,7 +175,7 @@ def _measure_ladder(
             distances.append(relation.distance)
             seen.append(visible)
     for low, high in combinations(range(len(LADDER)), 2):
-        counted = seen[high] & (images[low] != images[high]).flatten(1).any(dim=1)
+        counted = seen[high] & differ(images[low], images[high])
         right = distances[high] > distances[low]
         row.ladder.add(right, counted)
         if high == low + 1:
@@ -193,8 +186,8 @@ def _measure_ladder(
 def _judge_maps(
     maps: Tensor, distortion: Distortion, severity: float, weight: Tensor, visible: Tensor, row: Row
 ) -> None:
-    strength = _weighted_mean(maps.abs(), weight)
-    signed = _weighted_mean(maps, weight)
+    strength = weighted_mean(maps.abs(), weight)
+    signed = weighted_mean(maps, weight)
     best, answer = strength.max(dim=1)
     right = [AXES[channel] in distortion.right_axes for channel in answer.tolist()]
     # Maps that are zero everywhere answer nothing, although argmax would name the first axis.
@@ -215,16 +208,16 @@ def _measure_region(
     loss_fn: Comparer, distortion: Distortion, reference: Tensor, kind: str, draw: int, row: Row
 ) -> None:
     """The operator inside a region: does the map of the right axis rise there?"""
-    region = draw_region(kind, reference, _generator(reference, draw + 7))
+    region = draw_region(kind, reference, generator_for(reference, draw + 7))
     partly, wholly = (
-        distort(reference, distortion, REGION_SEVERITY, region=where, generator=_generator(reference, draw))
+        distort(reference, distortion, REGION_SEVERITY, region=where, generator=generator_for(reference, draw))
         for where in (region, None)
     )
     # Outside the region nothing changed: there too, pixels count by what the operator would have done to them.
     weight = visibility(reference, wholly) * ((region >= 0.5) | (region <= 0.05))[:, 0]
     maps = loss_fn.relate(partly, reference).maps
     response = maps[:, list(strongest_axes(distortion))].abs().mean(dim=1)
-    visible = visibility(reference, partly).amax(dim=(1, 2)) >= VISIBLE
+    visible = any_visible(reference, partly)
     for index in torch.nonzero(visible).flatten().tolist():
         inside = (region[index, 0] >= 0.5).cpu().numpy()
         area = weighted_auc(response[index].float().cpu().numpy(), inside, weight[index].float().cpu().numpy())
@@ -234,25 +227,41 @@ def _measure_region(
 
 def _measure_inclusion(loss_fn: Comparer, distortion: Distortion, reference: Tensor, draw: int, row: Row) -> None:
     """The operator in three nested regions: does the distance grow with the region?"""
-    regions = nested_regions(reference, 3, _generator(reference, draw + 11))
+    regions = nested_regions(reference, 3, generator_for(reference, draw + 11))
     images = [
-        distort(reference, distortion, REGION_SEVERITY, region=region, generator=_generator(reference, draw))
+        distort(reference, distortion, REGION_SEVERITY, region=region, generator=generator_for(reference, draw))
         for region in regions.unbind(1)
     ]
     distances = [loss_fn.relate(image, reference).distance for image in images]
     for low, high in combinations(range(3), 2):
-        seen = visibility(reference, images[high]).amax(dim=(1, 2)) >= VISIBLE
-        different = (images[low] != images[high]).flatten(1).any(dim=1)
+        seen = any_visible(reference, images[high])
+        different = differ(images[low], images[high])
         row.inclusion.add(distances[high] > distances[low], seen & different)
 
 
 def _measure_unanchored(loss_fn: Comparer, distorted: Sequence[Tensor], reference: Tensor, row: Row) -> None:
-    """Two severities without the original: does the score prefer the weaker one?"""
+    """Severities without the original: does the score prefer the weaker of two, and run in no circle?"""
+    seen = [any_visible(reference, image) for image in distorted]
+    scores: dict[tuple[int, int], Tensor] = {}
+    compared: dict[tuple[int, int], Tensor] = {}
     for low, high in combinations(range(len(distorted)), 2):
-        seen = visibility(reference, distorted[high]).amax(dim=(1, 2)) >= VISIBLE
-        different = (distorted[low] != distorted[high]).flatten(1).any(dim=1)
+        different = differ(distorted[low], distorted[high])
         score = loss_fn.relate(distorted[low], distorted[high]).score
-        row.unanchored.add(score > 0, seen & different)
+        row.unanchored.add(score > 0, seen[high] & different)
+        scores[low, high], compared[low, high] = score, seen[low] & seen[high] & different
+    row.transitive += count_triples(scores, compared)
+
+
+def _transitivity(rows: Mapping[str, Row], mixed: Count) -> dict[str, float | int | None]:
+    every = Count()
+    for part in (mixed, *(row.transitive for row in rows.values())):
+        every += part
+    return {
+        "all": every.share(),
+        "one_operator": mean_of(row.transitive.share() for row in rows.values()),
+        "mixed": mixed.share(),
+        "triples": every.asked,
+    }
 
 
 def _measure_dominance(loss_fn: Comparer, bank: Sequence[Distortion], pictures: Sequence[Tensor], seed: int) -> Count:
@@ -264,12 +273,12 @@ def _measure_dominance(loss_fn: Comparer, bank: Sequence[Distortion], pictures: 
     engine = DistortionEngine(bank)
     # About as many tiers as operators, so that most operators take part in some.
     for turn in range(-(-len(bank) // len(pictures))):
-        for number, reference in enumerate(_batches(pictures)):
-            generator = _generator(reference, seed * 1_000_003 + 500_009 + turn * 1009 + number)
+        for number, reference in enumerate(batches(pictures)):
+            generator = generator_for(reference, seed * SEED_STRIDE + 500_009 + turn * 1009 + number)
             tier = engine.tier(reference, DOMINANCE_SIZE, generator=generator, kinds={"dominance": 1.0})
             images = tier.images.unbind(1)
             distances = torch.stack([loss_fn.relate(image, reference).distance for image in images], dim=1)
-            seen = torch.stack([visibility(reference, image).amax(dim=(1, 2)) >= VISIBLE for image in images], dim=1)
+            seen = torch.stack([any_visible(reference, image) for image in images], dim=1)
             # order[b, i, j]: i is better, so j must be farther away.
             count.add(distances[:, None, :] > distances[:, :, None], tier.order & seen[:, None, :])
     return count

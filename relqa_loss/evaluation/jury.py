@@ -27,6 +27,7 @@ from ..distortions.availability import can_run
 from ..distortions.calibration import stable_seed
 from ..distortions.draws import Draws
 from ..distortions.panel import MIN_PANEL_SIDE, PANEL, Prepared, panel_scores
+from ..distortions.record import Distortion
 from ..distortions.render import Renderer
 from ..distortions.threads import Progress, for_each
 from ..images import MissingExtra
@@ -61,7 +62,9 @@ class Picture:
         return self.recipe[0].name if self.kind == "alone" else ""
 
 
-def plan_pictures(photograph: int, photographs: int, count: int, seed: int) -> list[Picture]:
+def plan_pictures(
+    photograph: int, photographs: int, count: int, seed: int, bank: Sequence[Distortion] = BANK
+) -> list[Picture]:
     """What becomes of one photograph: operators in turn, their severities spread evenly over the photographs.
 
     Displacements are left out: most of the jury compares pixel by pixel, and where a viewer sees nothing amiss in a
@@ -72,12 +75,13 @@ def plan_pictures(photograph: int, photographs: int, count: int, seed: int) -> l
         photographs: how many there are.
         count: pictures to plan.
         seed: of all draws.
+        bank: the operators, at least one of which works on pixels and can run here.
     """
-    names = [one.name for one in BANK if one.apply is not None and can_run(one)]
-    order = Draws(stable_seed("order", seed)).shuffled(names)
-    several = DistortionEngine(names, severity=SEVERITY, regions={"whole": 1.0}, components={2: 0.75, 3: 0.25})
+    usable = [one for one in bank if one.apply is not None and can_run(one)]
+    order = Draws(stable_seed("order", seed)).shuffled([one.name for one in usable])
+    several = DistortionEngine(usable, severity=SEVERITY, regions={"whole": 1.0}, components={2: 0.75, 3: 0.25})
     parts = DistortionEngine(
-        names,
+        usable,
         severity=SEVERITY,
         regions={"soft": 0.5, "image": 0.2, "gradient": 0.15, "shape": 0.15},
         components={1: 1.0},
@@ -321,6 +325,7 @@ def hold_jury(
         "relqa_loss": __version__,
         "torch": torch.__version__,
         "weights": loss.weights_name,
+        "weights_sha256": loss.info()["files"],
     }
     cases = Cases(
         np.repeat(np.arange(len(references)), count), np.array([one.operator for plan in plans for one in plan])

@@ -7,11 +7,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import jury_statistics as statistics
 from .jury_statistics import Array, Cases, Result, Scores
-from .statistics import ranks, spearman
+from .statistics import mean_rank, spearman
 
 JURORS = ("st_lpips", "cvvdp", "ssimulacra2")
 """Metrics with weights that were fitted to people's judgements."""
@@ -50,12 +49,12 @@ def jury_figures(measured: Scores, cases: Cases, *, seed: int = 0, draws: int = 
     jurors = [name for name in JURORS if name in scores]
     observers = [name for name in OBSERVERS if name in scores]
     if members:
-        scores[PANEL_CONSENSUS] = _mean_rank([scores[name] for name in members])
+        scores[PANEL_CONSENSUS] = mean_rank([scores[name] for name in members])
     fixed = [name for name in (OURS, PANEL_CONSENSUS) if name in scores]
     candidates = [*fixed, *(name for name in scores if name not in fixed)]
-    scores[JURY] = _mean_rank([scores[name] for name in jurors])
+    scores[JURY] = mean_rank([scores[name] for name in jurors])
     for name in jurors:
-        scores[_without(name)] = _mean_rank([scores[other] for other in jurors if other != name])
+        scores[_without(name)] = mean_rank([scores[other] for other in jurors if other != name])
     asked = [
         (candidate, target)
         for candidate in candidates
@@ -98,11 +97,6 @@ def jury_figures(measured: Scores, cases: Cases, *, seed: int = 0, draws: int = 
 
 def _without(juror: str) -> str:
     return f"{JURY} without {juror}"
-
-
-def _mean_rank(columns: Sequence[Array]) -> NDArray[np.float64]:
-    mean: NDArray[np.float64] = np.mean([ranks(column) for column in columns], axis=0)
-    return mean
 
 
 def _entries(result: Result, asked: Sequence[tuple[str, str]]) -> dict[str, Any]:

@@ -262,16 +262,17 @@ def entry(drawn: Array, ours: Array) -> dict[str, Any]:
         ``value``, ``low``, ``high``; ``lead`` (ours minus the candidate's: the same three numbers) and ``verdict`` on
         us: "better", "worse", or "tie" where the interval of the lead contains 0.
     """
-    lead = _interval(ours - drawn)
+    lead = estimate(ours - drawn)
     low, high = lead["low"], lead["high"]
     if low is None or high is None:
         verdict = "unknown"
     else:
         verdict = "better" if low > 0 else "worse" if high < 0 else "tie"
-    return {**_interval(drawn), "lead": lead, "verdict": verdict}
+    return {**estimate(drawn), "lead": lead, "verdict": verdict}
 
 
-def _interval(drawn: Array) -> dict[str, float | None]:
+def estimate(drawn: Array) -> dict[str, float | None]:
+    """``value``, ``low`` and ``high`` of one number a draw: the figure and its interval; None where there is none."""
     low, high = interval(drawn[1:], LEVEL)
     if np.isnan(drawn[0]) or np.isnan(low):
         return {"value": None, "low": None, "high": None}

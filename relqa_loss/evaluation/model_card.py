@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_FIGURES = (
-    ("Axis accuracy", ("axis_accuracy",)),
-    ("Sign accuracy, tone axes", ("sign_accuracy", "tone")),
-    ("Sign accuracy, shift axes", ("sign_accuracy", "shift")),
-    ("Sign accuracy, all axes", ("sign_accuracy", "all")),
-    ("Localisation (ROC-AUC)", ("localisation_auc",)),
-    ("Severity (Spearman, mean over axes)", ("severity_spearman", "mean")),
-    ("Leakage (lower is better)", ("leakage",)),
-    ("Ladder accuracy", ("ladder_accuracy",)),
-    ("Dominance accuracy", ("dominance_accuracy",)),
-    ("Inclusion accuracy", ("inclusion_accuracy",)),
-    ("Unanchored accuracy", ("unanchored_accuracy",)),
-)
+from ..weights import FIGURE_FILE
+from . import card_sections as sections
 
-_COEFFICIENTS = ("localisation_auc", "severity_spearman", "leakage")
+_SOURCES = "Photographs and their licences:"
 
 _HEADER = """---
 library_name: relqa_loss
@@ -43,13 +32,12 @@ loss = RelationalLoss("{name}")(pred, ref)  # (B, 3, H, W), RGB in [0, 1]
 _LIMITS = """
 ## Limits
 
-- The bank of distortions is finite: an artefact that is none of them is measured through the ones it resembles, and the
-  full-resolution floor.
 - Without the original, a tone or geometry difference has no better side; the unanchored score stays near 0 there.
-- Severities were put on one scale by a panel of closed-form metrics ({panel}). The authors of GMSD, MDSI,
-  VSI and HaarPSI chose some constants of theirs with the help of opinion scores.
 - Distances grow with calibrated severity but are in no unit: not of severity, and not of any opinion score.
 - Trained on sRGB photographs and screenshots of ordinary dynamic range, on crops of {crops} pixels.
+- Severities were put on one scale by a panel of closed-form metrics. The constants that their authors chose with the
+  help of opinion scores:
+{panel}
 """
 
 
@@ -58,6 +46,11 @@ def model_card(
     provenance: Mapping[str, Any],
     evaluation: Mapping[str, Any] | None,
     sources: Sequence[tuple[str, str]] = (),
+    *,
+    held_out: Mapping[str, Any] | None = None,
+    jury: Mapping[str, Any] | None = None,
+    human: Sequence[Mapping[str, Any]] = (),
+    figure: bool = False,
 ) -> str:
     """Markdown with front matter as the Hub reads it.
 
@@ -66,13 +59,31 @@ def model_card(
         provenance: of the weights, as ``relqa train scorer`` records it; ``notes`` (a list of texts) where given.
         evaluation: figures of ``relqa_loss.evaluation.engine_scores.evaluate``, or None where none were taken.
         sources: (source, licence) of the photographs that were trained on; left out where nobody told.
+        held_out: figures of weights whose training held operators out, see :func:`.card_sections.held_out`; None for
+            ``evaluation``, if these weights are such.
+        jury: report of ``relqa benchmark jury``, or None.
+        human: reports of ``relqa benchmark human``.
+        figure: whether the folder holds a figure of failures.
+
+    Raises:
+        ValueError: nothing in ``held_out`` was held out.
     """
     recipe = provenance["recipe"]
     lines = [_HEADER.format(name=name)]
     if evaluation is None:
         lines.append("## Figures\n\nNone have been taken for these weights.\n")
     else:
-        lines.append(_figures(evaluation))
+        lines.append(sections.figures(evaluation))
+    if held_out is None and evaluation is not None and evaluation.get("trained_without"):
+        held_out = evaluation
+    if held_out is not None:
+        lines.append(sections.held_out(held_out, (evaluation or {}).get("weights_sha256")))
+    if text := sections.agreement(evaluation, jury, human):
+        lines.append(text)
+    if evaluation is not None:
+        lines.append(sections.cannot_see(evaluation))
+    if figure:
+        lines.append(sections.failures(FIGURE_FILE))
     lines.append(
         "## How they were made\n\n"
         f"| | |\n|---|---|\n| Recipe | `{recipe['name']}`, sha256 `{provenance['recipe_sha256'][:16]}` |\n"
@@ -89,45 +100,19 @@ def model_card(
         lines.extend(f"- {note}" for note in notes)
         lines.append("")
     if sources:
-        lines.append("Photographs and their licences:\n")
+        lines.append(f"{_SOURCES}\n")
         lines.extend(f"- {source}: {licence}" for source, licence in sources)
     crops = f"{recipe['predictor']['crop']} and {recipe['scorer']['crop']}"
-    lines.append(_LIMITS.format(panel=", ".join(provenance["panel"]), crops=crops))
+    lines.append(_LIMITS.format(panel=sections.panel(provenance["panel"]), crops=crops))
     return "\n".join(lines)
 
 
-def _figures(evaluation: Mapping[str, Any]) -> str:
-    rows = "\n".join(f"| {label} | {_cell(path, _look_up(evaluation, path))} |" for label, path in _FIGURES)
-    operators = evaluation["per_operator"]
-    weakest = sorted(
-        (entry["axis_accuracy"], name) for name, entry in operators.items() if entry["axis_accuracy"] is not None
-    )[:8]
-    weak = ", ".join(f"`{name}` {_percent(accuracy)}" for accuracy, name in weakest)
-    return (
-        "## Figures\n\n"
-        f"On {evaluation['photographs']} photographs that no training saw, {len(operators)} operators, "
-        f"{evaluation['photographs_per_operator']} photographs each, crops of {evaluation['crop']} pixels, severities "
-        f"{', '.join(map(str, evaluation['severities']))}, seed {evaluation['seed']}; operators weigh equally.\n\n"
-        f"| Figure | |\n|---|---|\n{rows}\n\nOperators whose axis is named least reliably: {weak}.\n"
-    )
-
-
-def _look_up(values: Mapping[str, Any], path: tuple[str, ...]) -> float | None:
-    found: Any = values
-    for key in path:
-        found = found[key]
-    return None if found is None else float(found)
-
-
-def _cell(path: tuple[str, ...], value: float | None) -> str:
-    """Shares in percent, coefficients as they are."""
-    if value is not None and path[0] in _COEFFICIENTS:
-        return f"{value:.3f}"
-    return _percent(value)
-
-
-def _percent(value: float | None) -> str:
-    return "not asked" if value is None else f"{100 * value:.1f} %"
+def sources_of(card: str) -> list[tuple[str, str]]:
+    """The (source, licence) pairs that a card names: what :func:`model_card` was given when it wrote it."""
+    _, _, rest = card.partition(f"{_SOURCES}\n\n")
+    lines = rest.partition("\n\n")[0].splitlines()
+    pairs = (line.removeprefix("- ").partition(": ") for line in lines if line.startswith("- "))
+    return [(source, licence) for source, _, licence in pairs]
 
 
 def _minutes(seconds: float) -> str:

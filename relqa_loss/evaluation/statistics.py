@@ -18,6 +18,12 @@ def ranks(values: ArrayLike) -> NDArray[np.float64]:
     return (last - (counts - 1) / 2)[inverse.ravel()]
 
 
+def mean_rank(columns: Sequence[ArrayLike]) -> NDArray[np.float64]:
+    """What several judges say together: the mean (N,) of the ranks that each gives to the same N cases."""
+    mean: NDArray[np.float64] = np.mean([ranks(column) for column in columns], axis=0)
+    return mean
+
+
 def pearson(first: ArrayLike, second: ArrayLike) -> float:
     """Pearson's linear correlation in [-1, 1]; NaN where a side is constant."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
@@ -134,5 +140,20 @@ def weighted_auc(scores: ArrayLike, positive: ArrayLike, weights: ArrayLike | No
 
 def mean_of(values: Iterable[float | None]) -> float | None:
     """Mean of the values that are there (neither None nor NaN); None if there is none."""
-    known = [v for v in values if v is not None and not np.isnan(v)]
+    known = _known(values)
     return float(np.mean(known)) if known else None
+
+
+def median_of(values: Iterable[float | None]) -> float | None:
+    """Median of the values that are there; None if there is none."""
+    known = _known(values)
+    return float(np.median(known)) if known else None
+
+
+def lowest_of(values: Iterable[float | None]) -> float | None:
+    """Smallest of the values that are there; None if there is none."""
+    return min(_known(values), default=None)
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [v for v in values if v is not None and not np.isnan(v)]

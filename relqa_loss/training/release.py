@@ -42,6 +42,9 @@ def release(
     Returns:
         The figures, or None without test photographs.
     """
+    if sources:
+        # With the weights, so that the card can be written again.
+        provenance = provenance | {"sources": [list(pair) for pair in sources]}
 
     def save(evaluation: dict[str, Any] | None) -> None:
         weights_module.save(
@@ -59,6 +62,5 @@ def release(
         return None
     loss_fn = RelationalLoss(folder).to(test_photographs[0].device)
     evaluation = evaluate(loss_fn, test_photographs, progress=progress)
-    evaluation["weights_sha256"] = loss_fn.info()["files"]
     save(evaluation)
     return evaluation

@@ -118,7 +118,12 @@ def test_who_knows_the_truth_is_right(truth):
     assert truth["sign_accuracy"] == {"tone": 1.0, "shift": None, "all": 1.0}
     assert truth["localisation_auc"] > 0.97
     assert truth["severity_spearman"]["mean"] > 0.97
+    assert truth["severity_spearman"]["min"] > 0.97
     assert truth["leakage"] < 0.1
+    assert truth["scene_spearman"]["median"] > 0.97
+    assert truth["transitivity"]["all"] == truth["transitivity"]["mixed"] == 1.0
+    # Pictures of two operators, which this reader of flat grey was not made for.
+    assert truth["two_operator_top3"] > 0.8
     for figure in ("ladder", "ladder_neighbour", "dominance", "inclusion", "unanchored"):
         assert truth[f"{figure}_accuracy"] == 1.0, figure
 
@@ -128,6 +133,20 @@ def test_the_result_is_json_and_says_how_it_was_taken(truth):
     assert list(truth["per_operator"]) == [d.name for d in BANK]
     assert truth["per_operator"]["grain"]["pairs"] == 12
     assert (truth["seed"], truth["photographs"], truth["crop"]) == (0, 3, 64)
+
+
+def test_the_lowest_axis_is_reported_beside_the_mean(truth):
+    axes = [truth["severity_spearman"][axis] for axis in AXES if truth["severity_spearman"][axis] is not None]
+    assert len(axes) == 4
+    assert truth["severity_spearman"]["min"] == min(axes)
+
+
+def test_figures_of_weights_say_which_and_how_large(loss_fn):
+    result = evaluate(loss_fn, [torch.rand(3, 48, 48)], distortions=["darken"], crop=None)
+    assert result["weights_sha256"] == loss_fn.info()["files"]
+    assert result["trained_without"] == loss_fn.info()["provenance"]["recipe"]["data"].get("held_out", [])
+    assert result["parameters"] == sum(parameter.numel() for parameter in loss_fn.parameters())
+    assert 4 * result["parameters"] <= result["weight_bytes"] < 8e6
 
 
 def test_tone_has_no_order_without_reference_nor_inclusion(truth):

@@ -9,7 +9,10 @@ from relqa_loss.evaluation.statistics import (
     group_resamples,
     interval,
     kendall,
+    lowest_of,
     mean_of,
+    mean_rank,
+    median_of,
     ranks,
     spearman,
     weighted_auc,
@@ -115,3 +118,15 @@ def test_an_interval_holds_the_middle_of_the_values():
     assert interval(np.arange(1001.0)) == pytest.approx((25, 975))
     assert interval([np.nan, 2.0, 2.0]) == (2.0, 2.0)
     assert np.isnan(interval([np.nan])).all()
+
+
+def test_median_and_lowest_pass_over_what_is_missing():
+    values = [3.0, None, float("nan"), 1.0, 2.5]
+    assert (median_of(values), lowest_of(values)) == (2.5, 1.0)
+    assert median_of([None]) is None and lowest_of([]) is None
+
+
+def test_the_mean_rank_does_not_depend_on_the_judges_scales():
+    first, second = [1.0, 5.0, 3.0], [10.0, 30.0, 20.0]
+    assert mean_rank([first, second]).tolist() == [1.0, 3.0, 2.0]
+    assert mean_rank([np.exp(first), second]).tolist() == [1.0, 3.0, 2.0]

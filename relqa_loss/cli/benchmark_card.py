@@ -1,0 +1,129 @@
+"""``relqa benchmark targets`` and ``card``: what was measured beside what was wanted, and the card that says so."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .common import Commands, command, note, note_skipped, print_table
+from .train import parse_source
+
+
+def add_card(kinds: Commands) -> None:
+    """Register ``targets`` and ``card`` among the kinds of ``benchmark``."""
+    targets = command(kinds, "targets", "The engine figures of a JSON file beside their targets.")
+    targets.add_argument("--json", required=True, type=Path, metavar="FILE", help="what benchmark engine --json wrote")
+    targets.set_defaults(run=run_targets)
+    card = command(kinds, "card", "Write the model card of a weights folder anew, from the JSON of other benchmarks.")
+    card.add_argument("folder", type=Path, metavar="WEIGHTS_FOLDER", help="its README.md is replaced")
+    card.add_argument("--engine", required=True, type=Path, metavar="FILE", help="what benchmark engine --json wrote")
+    card.add_argument(
+        "--held-out",
+        type=Path,
+        metavar="FILE",
+        help="what benchmark engine --json wrote of weights whose recipe held operators out (data.held_out)",
+    )
+    card.add_argument("--jury", type=Path, metavar="FILE", help="what benchmark jury --json wrote")
+    card.add_argument(
+        "--human", type=Path, nargs="+", default=[], metavar="FILE", help="what benchmark human --json wrote"
+    )
+    card.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="photographs for the figure of failures, which shows crops of them: take what may be passed on "
+        "(default: a figure that is there stays)",
+    )
+    card.add_argument("--limit", type=int, help="use at most this many photographs")
+    card.add_argument("--name", help="title of the card (default: name of the folder)")
+    card.add_argument(
+        "--source",
+        action="append",
+        metavar="NAME=LICENCE",
+        help="photographs trained on; may be repeated (default: as recorded with the weights, or in the old card)",
+    )
+    card.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
+    card.set_defaults(run=run_card)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ValueError: no such file, or something else in it; the message names it.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(value).__name__}")
+    return value
+
+
+def run_targets(args: argparse.Namespace) -> int:
+    """Target, measured, and whether that is enough."""
+    from ..evaluation.targets import verdicts
+
+    print_table(["figure", "target", "measured", ""], [list(one.cells()) for one in verdicts(read_json(args.json))])
+    return 0
+
+
+def run_card(args: argparse.Namespace) -> int:
+    """The card, and its figure where photographs are given."""
+    from .. import weights
+    from ..evaluation.model_card import model_card, sources_of
+
+    config = weights.load(args.folder).config
+    evaluation = read_json(args.engine)
+    _check_weights(args.engine, evaluation.get("weights_sha256"), config["files"])
+    jury = None if args.jury is None else read_json(args.jury)
+    if jury is not None:
+        _check_weights(args.jury, jury["setup"].get("weights_sha256"), config["files"])
+    human = [read_json(path) for path in args.human]
+    for path, report in zip(args.human, human, strict=True):
+        _check_weights(path, report["weights"]["files"], config["files"])
+    provenance, old = config["provenance"], args.folder / weights.CARD_FILE
+    if args.source is not None:
+        sources = [parse_source(text) for text in args.source]
+    elif "sources" in provenance:
+        sources = [(name, licence) for name, licence in provenance["sources"]]
+    else:
+        sources = sources_of(old.read_text(encoding="utf-8")) if old.is_file() else []
+    figure = None if args.data is None else _failures(args, evaluation)
+    text = model_card(
+        args.name or args.folder.resolve().name,
+        provenance,
+        evaluation,
+        sources,
+        held_out=None if args.held_out is None else read_json(args.held_out),
+        jury=jury,
+        human=human,
+        figure=figure is not None or (args.folder / weights.FIGURE_FILE).is_file(),
+    )
+    weights.save_card(args.folder, text, figure)
+    note(f"written: {old}")
+    return 0
+
+
+def _check_weights(path: Path, measured: object, files: object) -> None:
+    if measured != files:
+        raise ValueError(f"{path} was not measured with the weights of this folder: their sha256 differ")
+
+
+def _failures(args: argparse.Namespace, evaluation: dict[str, Any]) -> bytes | None:
+    from ..evaluation.failures import failures_webp
+    from ..images import read_folder
+    from ..losses import RelationalLoss
+
+    folder = read_folder(args.data, args.limit)
+    note_skipped(folder.skipped)
+    loss_fn = RelationalLoss(args.folder).to(args.device)
+    figure = failures_webp(loss_fn, [image.to(args.device) for image in folder.images], evaluation)
+    if figure is None:
+        note("no figure: nothing is named wrong on these photographs, or matplotlib is missing (extra figures)")
+    return figure

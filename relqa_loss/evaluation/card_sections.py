@@ -1,0 +1,199 @@
+"""Sections of the model card that state measured numbers: one function each, Markdown out, nothing invented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..distortions.panel import PANEL
+from ..relation import AXES
+from .failures import weakest_operators
+from .human_distances import OURS
+from .jury_figures import JURY, PANEL_CONSENSUS
+from .statistics import mean_of
+from .targets import NOT_ASKED, Figure, verdicts
+
+WEAKEST = 8
+"""So many operators are named whose axis is told least reliably."""
+
+NAMED_WRONG, LOST, ADRIFT, UNEVEN = 0.5, 0.9, 0.8, 0.9
+"""Below these, an operator or axis is listed among what the weights cannot see: axis accuracy, localisation, Spearman
+across scenes, Spearman of an axis with severity."""
+
+FURTHER: tuple[Figure, ...] = (
+    Figure("Sign accuracy, shift axes", ("sign_accuracy", "shift")),
+    Figure("Sign accuracy, all axes", ("sign_accuracy", "all")),
+    Figure("Severity (Spearman, mean over axes)", ("severity_spearman", "mean"), "coefficient"),
+    Figure("Ladder accuracy, steps of 0.1", ("ladder_neighbour_accuracy",)),
+    Figure("Transitivity, severities of one operator", ("transitivity", "one_operator")),
+    Figure("Transitivity, mixes of operators", ("transitivity", "mixed")),
+    Figure("Across scenes (Spearman with severity, lowest operator)", ("scene_spearman", "min"), "coefficient"),
+)
+"""Figures without a target."""
+
+
+def figures(evaluation: Mapping[str, Any]) -> str:
+    """Figures beside their targets, further figures, every axis, and the weakest operators."""
+    rows = []
+    for one in verdicts(evaluation):
+        title, goal, measured, verdict = one.cells()
+        rows.append(f"| {title} | {measured} | {goal} | {verdict} |")
+    further = [f"| {figure.title} | {figure.text(figure.measured(evaluation))} |" for figure in FURTHER]
+    further.append(f"| Agreement with the panel (Spearman) | {_estimate(evaluation.get('panel_agreement'))} |")
+    if (numbers := evaluation.get("parameters")) is not None:
+        further.append(f"| Parameters | {numbers:,}, {evaluation['weight_bytes'] / 1e6:.1f} MB |")
+    operators = evaluation["per_operator"]
+    weak = ", ".join(f"`{name}` {100 * accuracy:.1f} %" for name, accuracy in weakest_operators(evaluation, WEAKEST))
+    return (
+        "## Figures\n\n"
+        f"On {evaluation['photographs']} photographs that no training saw, {len(operators)} operators, "
+        f"{evaluation['photographs_per_operator']} photographs each, crops of {evaluation['crop']} pixels, severities "
+        f"{', '.join(map(str, evaluation['severities']))}, seed {evaluation['seed']}; operators weigh equally.\n\n"
+        f"| Figure | Measured | Target | |\n|---|---|---|---|\n{_lines(rows)}\n"
+        f"Without a target:\n\n| Figure | Measured |\n|---|---|\n{_lines(further)}\n"
+        f"Severity by axis (Spearman of the mean |map| with severity): {_by_axis(evaluation)}.\n\n"
+        f"Operators whose axis is named least reliably: {weak or 'none is ever named wrong'}.\n"
+    )
+
+
+def held_out(report: Mapping[str, Any], weights: Mapping[str, str] | None) -> str:
+    """How operators that a training did not see are ordered and named.
+
+    Args:
+        report: of ``relqa benchmark engine``, with weights whose training held operators out (``trained_without``).
+            Those of them that it measured are the ones that count.
+        weights: sha256 of the files of the card's weights, or None.
+
+    Raises:
+        ValueError: the report holds no operator that its weights were trained without.
+    """
+    unseen = [name for name in report["per_operator"] if name in report.get("trained_without", ())]
+    if not unseen:
+        raise ValueError("held_out must hold operators that its weights were trained without, got none")
+    own = weights is not None and report.get("weights_sha256") == weights
+    who = "These weights were" if own else "Other weights, for this test only, were"
+    rows = []
+    for figure in (Figure("Ladder accuracy", ("ladder_accuracy",)), Figure("Axis accuracy", ("axis_accuracy",))):
+        value = mean_of(figure.measured(report["per_operator"][name]) for name in unseen)
+        rows.append(f"| {figure.title} | {figure.text(value)} |")
+    return (
+        "## Distortions that training did not see\n\n"
+        f"{who} trained without {len(unseen)} operator{'s' * (len(unseen) > 1)} ({_names(unseen)}), which weigh "
+        "equally here:\n\n"
+        f"| Figure | Measured |\n|---|---|\n{_lines(rows)}"
+    )
+
+
+def agreement(
+    evaluation: Mapping[str, Any] | None, jury: Mapping[str, Any] | None, human: Sequence[Mapping[str, Any]]
+) -> str:
+    """Agreement with the panel, with a jury of metrics, and with people: what of these was measured; "" for nothing."""
+    lines = []
+    whole = (evaluation or {}).get("panel_agreement")
+    free = (evaluation or {}).get("panel_agreement_without_opinion_constants")
+    if whole:
+        lines.append(
+            f"- With the panel of closed-form metrics that training leans on ({_names(whole['members'])}): "
+            f"{_estimate(whole)} over {whole['pictures']} pictures."
+        )
+    if free:
+        lines.append(
+            f"- With those members that owe nothing to opinion scores ({_names(free['members'])}): {_estimate(free)}."
+        )
+    if jury is not None:
+        table = jury["spearman"]["pooled"][JURY]
+        lines.append(
+            f"- With a jury of human-calibrated metrics ({_names(jury['jury'])}), not people, that took no part in "
+            f"training: {_estimate(table[OURS])}; the panel itself {_estimate(table.get(PANEL_CONSENSUS))}. "
+            f"{len(jury['setup']['photographs'])} photographs, {jury['setup']['pictures']} pictures."
+        )
+    lines += [_people(report) for report in human]
+    if not lines:
+        return ""
+    return "## Agreement\n\nSpearman, with 95 % intervals:\n\n" + _lines(lines)
+
+
+def cannot_see(evaluation: Mapping[str, Any]) -> str:
+    """What the measured numbers say these weights miss."""
+    operators: Mapping[str, Mapping[str, Any]] = evaluation["per_operator"]
+    lines = [
+        "- An artefact that is none of the bank's has no axis: it is measured through those that it resembles, and "
+        "through the full-resolution floor."
+    ]
+
+    def listed(figure: str, below: float) -> list[str]:
+        known = {name: entry.get(figure) for name, entry in operators.items()}
+        return sorted(name for name, value in known.items() if value is not None and value < below)
+
+    def say(names: Iterable[str], text: str) -> None:
+        if several := list(names):
+            lines.append(f"- {text}: {_names(several)}.")
+
+    say(listed("axis_accuracy", NAMED_WRONG), "Named wrong more often than right")
+    say(listed("localisation_auc", LOST), f"Poorly placed (ROC-AUC below {LOST})")
+    axes = evaluation["severity_spearman"]
+    say(
+        (axis for axis in AXES if axes.get(axis) is not None and axes[axis] < UNEVEN),
+        f"Axes whose maps are a poor measure of how strong a distortion is (Spearman below {UNEVEN})",
+    )
+    say(
+        listed("scene_spearman", ADRIFT),
+        f"Distances that are not comparable from scene to scene (Spearman with severity below {ADRIFT})",
+    )
+    say(evaluation["without_sign"], "No direction can be told of")
+    return "## What they cannot see\n\n" + _lines(lines)
+
+
+def failures(file: str) -> str:
+    """Reference to the figure of failures."""
+    return (
+        f"## Failures\n\n![Pairs that these weights name wrong]({file})\n\n"
+        "Pairs whose strongest map is on a wrong axis, the worst of the operators that are named least reliably: "
+        "reference, picture, and the map that is stronger than it should be.\n"
+    )
+
+
+def panel(members: Sequence[str]) -> str:
+    """The panel's members, and the constants that their authors chose with the help of opinion scores."""
+    known = {member.name: member for member in PANEL}
+    lines = []
+    for name in members:
+        constants = known[name].opinion_constants or "none" if name in known else "unknown to this version"
+        lines.append(f"  - `{name}`: {constants}")
+    return "\n".join(lines)
+
+
+def _by_axis(evaluation: Mapping[str, Any]) -> str:
+    table = evaluation["severity_spearman"]
+    known = {axis: table.get(axis) for axis in AXES}
+    return ", ".join(
+        f"`{axis}` {NOT_ASKED}" if value is None else f"`{axis}` {value:.2f}" for axis, value in known.items()
+    )
+
+
+def _people(report: Mapping[str, Any]) -> str:
+    """Agreement with people, from a report of ``relqa benchmark human``."""
+    setup = report["setup"]
+    (ours,) = (one for one in report["metrics"] if one["name"] == OURS)
+    if "spearman" in ours:
+        return f"- With people on {setup['title']} ({setup['pairs']} pairs): {_estimate(ours['spearman'])}."
+    return (
+        f"- With people on {setup['title']}: 2AFC score {_estimate(ours['choices']['mean'])} "
+        f"({setup['choices']} triplets; not a correlation)."
+    )
+
+
+def _estimate(figures: Mapping[str, Any] | None) -> str:
+    if figures is None or figures["value"] is None:
+        return NOT_ASKED
+    if figures["low"] is None:
+        return f"{figures['value']:.3f}"
+    return f"{figures['value']:.3f} [{figures['low']:.3f}, {figures['high']:.3f}]"
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,121 @@
+"""What weights should reach on the engine-based figures, and whether they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Unit = Literal["share", "coefficient", "pixels"]
+
+REACHED, SHORT, NOT_ASKED = "reached", "short", "not asked"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of an evaluation.
+
+    Attributes:
+        title: for people.
+        path: keys that lead to it in the dictionary of :func:`.engine_scores.evaluate`.
+        unit: a share is shown in percent, a coefficient as it is.
+    """
+
+    title: str
+    path: tuple[str, ...]
+    unit: Unit = "share"
+
+    def measured(self, evaluation: Mapping[str, Any]) -> float | None:
+        """Its value; None where it was not asked, as in the evaluation of an older version."""
+        found: Any = evaluation
+        for key in self.path:
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return None if found is None else float(found)
+
+    def text(self, value: float | None) -> str:
+        """A value in this figure's unit."""
+        if value is None:
+            return NOT_ASKED
+        if self.unit == "share":
+            return f"{100 * value:.1f} %"
+        return f"{value:.3f}" if self.unit == "coefficient" else f"{value:.2f} px"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a figure should reach.
+
+    Attributes:
+        figure: which.
+        goal: the least value that will do, or the largest.
+        lower_is_better: True where ``goal`` is the largest.
+    """
+
+    figure: Figure
+    goal: float
+    lower_is_better: bool = False
+
+    def verdict(self, value: float | None) -> str:
+        """``reached``, ``short`` or ``not asked``."""
+        if value is None:
+            return NOT_ASKED
+        return REACHED if (value <= self.goal if self.lower_is_better else value >= self.goal) else SHORT
+
+    def goal_text(self) -> str:
+        """The goal with its direction."""
+        return f"{'<=' if self.lower_is_better else '>='} {self.figure.text(self.goal)}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One line of the table.
+
+    Attributes:
+        target: what was wanted.
+        measured: what there is; None where it was not asked.
+        verdict: ``reached``, ``short`` or ``not asked``.
+    """
+
+    target: Target
+    measured: float | None
+    verdict: str
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Figure, target, measured and verdict in words; what was not asked has no verdict of its own."""
+        figure = self.target.figure
+        verdict = "" if self.measured is None else self.verdict
+        return figure.title, self.target.goal_text(), figure.text(self.measured), verdict
+
+
+TARGETS: tuple[Target, ...] = (
+    Target(Figure("Axis accuracy", ("axis_accuracy",)), 0.92),
+    Target(Figure("Two operators, both among the top three axes", ("two_operator_top3",)), 0.85),
+    Target(Figure("Sign accuracy, tone axes", ("sign_accuracy", "tone")), 0.99),
+    Target(Figure("Localisation (ROC-AUC)", ("localisation_auc",), "coefficient"), 0.97),
+    Target(Figure("Severity (Spearman, lowest axis)", ("severity_spearman", "min"), "coefficient"), 0.90),
+    Target(Figure("Leakage (lower is better)", ("leakage",), "coefficient"), 0.15, lower_is_better=True),
+    Target(
+        Figure("Shift end-point error (lower is better)", ("shift_endpoint_error_px",), "pixels"),
+        0.5,
+        lower_is_better=True,
+    ),
+    Target(Figure("Ladder accuracy", ("ladder_accuracy",)), 0.985),
+    Target(Figure("Dominance accuracy", ("dominance_accuracy",)), 0.97),
+    Target(Figure("Inclusion accuracy", ("inclusion_accuracy",)), 0.98),
+    Target(Figure("Unanchored accuracy", ("unanchored_accuracy",)), 0.93),
+    Target(Figure("Transitivity without reference", ("transitivity", "all")), 0.99),
+    Target(
+        Figure("Across scenes (Spearman with severity, median operator)", ("scene_spearman", "median"), "coefficient"),
+        0.93,
+    ),
+)
+
+
+def verdicts(evaluation: Mapping[str, Any]) -> list[Verdict]:
+    """Every target beside what was measured, in the order of ``TARGETS``.
+
+    Args:
+        evaluation: of :func:`.engine_scores.evaluate`, of this version or an older one.
+    """
+    measured = [(target, target.figure.measured(evaluation)) for target in TARGETS]
+    return [Verdict(target, value, target.verdict(value)) for target, value in measured]

@@ -1,0 +1,82 @@
+"""Figure of cases that weights get wrong (extra ``figures``: matplotlib)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from .figures import PANEL_INCHES, _colour_limit, _figure, _photo, _show, _show_map
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LARGEST = 150_000
+"""Bytes that :func:`as_webp` may return: the figure travels with the weights."""
+
+WEBP_DPI = 80
+QUALITIES = (85, 70, 55, 40, 25, 10)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair whose strongest map is on a wrong axis.
+
+    Attributes:
+        title: what was done to the picture.
+        reference: (3, H, W) in [0, 1].
+        picture: (3, H, W) in [0, 1].
+        right: the axes of which one should have been the strongest.
+        named: the axis that was.
+        wrong_map: (H, W), its signed map.
+    """
+
+    title: str
+    reference: Tensor
+    picture: Tensor
+    right: tuple[str, ...]
+    named: str
+    wrong_map: Tensor
+
+
+def failure_figure(cases: Sequence[Case]) -> Figure:
+    """One row a case: reference, picture, and the map that is stronger than it should be.
+
+    Args:
+        cases: at least one.
+
+    Raises:
+        ValueError: no cases, or pictures of a wrong shape.
+        MissingExtra: matplotlib is not installed.
+    """
+    if not cases:
+        raise ValueError("cases must hold at least one, got none")
+    figure = _figure(3 * PANEL_INCHES, len(cases) * (PANEL_INCHES + 0.6))
+    # The legends under the maps are insets, which the layout does not see.
+    figure.get_layout_engine().set(hspace=0.12, rect=(0, 0.03, 1, 0.97))  # type: ignore[union-attr, call-arg]
+    limit = _colour_limit([case.wrong_map for case in cases])
+    for row, case in enumerate(cases):
+        left, middle, right = (figure.add_subplot(len(cases), 3, 3 * row + column) for column in (1, 2, 3))
+        picture = _photo("picture", case.picture)
+        _show(left, _photo("reference", case.reference), "reference")
+        _show(middle, picture, case.title)
+        _show_map(figure, right, picture, case.wrong_map, case.named, limit)
+        right.set_title(f"named {case.named}, right: {' or '.join(case.right)}", fontsize=9)
+    return figure
+
+
+def as_webp(figure: Figure, largest: int = LARGEST) -> bytes:
+    """A figure as the bytes of a WebP file, of the best quality that stays within ``largest`` bytes.
+
+    Raises:
+        ValueError: not even the lowest quality does.
+    """
+    for quality in QUALITIES:
+        file = io.BytesIO()
+        figure.savefig(file, format="webp", dpi=WEBP_DPI, pil_kwargs={"quality": quality, "method": 6})
+        if file.tell() <= largest:
+            return file.getvalue()
+    raise ValueError(f"the figure takes {file.tell()} bytes at the lowest quality, more than {largest}")
