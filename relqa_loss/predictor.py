@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from .decoder import DILATIONS, MapDecoder
 from .displacement import displacement
 from .layers import DifferenceTexture, Encoder, PairBlock, cut_padding, pad_to_multiple, scaled
-from .relation import AXES
+from .relation import AXES, SHIFT_AXES, TONE_AXES
 from .validation import check_pair
 
 VISIBLE_STEP = 2 / 255
 """Even local difference at which a map reaches two thirds of its value: about two 8-bit steps."""
 
 SURROUND = 1.0
-"""How strongly the 9x9 surround holds a map down: 0 would let the neighbourhood of a strong defect saturate with it."""
+"""How strongly the 9x9 surround holds an artefact's map down: 0 would let the neighbourhood of a strong defect saturate
+with it. Tone and displacement are not held down: they are amounts, which must not follow a difference's texture."""
+
+AMOUNT_AXES = (*TONE_AXES, *SHIFT_AXES)
 
 
 _ENCODER_REACH = 2 * 16 + 2 * 8 + 4 + 2
@@ -132,13 +135,18 @@ class DistortionPredictor(nn.Module):
     def hints(self, pair: PairFeatures) -> Tensor:
         """A first, linear reading of the maps (B, len(AXES), H' / 4, W' / 4) from the pair network's odd stream.
 
-        :meth:`half_resolution_maps` adds to it. Training it by itself too keeps the axes apart in that stream, which is
+        The decoder adds to it. Training it by itself too keeps the axes apart in that stream, which is
         what a scorer sees of them.
         """
         return self.hint(pair.odd[0])
 
     def half_resolution_maps(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
-        """Signed maps (B, len(AXES), H' / 2, W' / 2), before they are confined to visible differences."""
+        """Signed maps (B, len(AXES), H' / 2, W' / 2) over the padded picture."""
+        gates = F.avg_pool2d(confining_gates(self._padded(a), self._padded(b)), 2)
+        return self._unconfined(pair, a, b) * _gate_of_each_axis(gates)
+
+    def _unconfined(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
+        """Half-resolution maps before they are confined to visible differences."""
         flow, fit = displacement(self._padded(a), self._padded(b))
         decoded = self.decoder(pair.difference[0], pair.total, pair.energy, pair.odd, pair.even, flow, fit)
         first = F.interpolate(self.hints(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -147,9 +155,9 @@ class DistortionPredictor(nn.Module):
     def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood."""
         height, width = a.shape[-2:]
-        half = self.half_resolution_maps(pair, a, b)
+        half = self._unconfined(pair, a, b)
         maps = F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
-        return cut_padding(maps, height, width) * visible_difference(a, b)
+        return cut_padding(maps, height, width) * _gate_of_each_axis(confining_gates(a, b))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Signed maps of a compared with b.
@@ -173,15 +181,23 @@ class DistortionPredictor(nn.Module):
         return self.decode(pair, a, b)
 
 
-def visible_difference(a: Tensor, b: Tensor) -> Tensor:
-    """Where two images differ visibly: (B, 1, H, W) in [0, 2), even, 0 where a 5x5 neighbourhood is equal.
+def confining_gates(a: Tensor, b: Tensor) -> Tensor:
+    """Where two images differ visibly: (B, 2, H, W), even, 0 where a 5x5 neighbourhood is equal.
 
-    ``(1 + k) E / (E + k S + VISIBLE_STEP^2)`` with k = ``SURROUND``; ``E`` is the squared difference, averaged over
-    channels by the mean and over pixels by a 5x5 binomial window, ``S`` its mean over 9x9 pixels. A plain, even
-    difference gives 1; division by the surround lets an isolated defect peak at its own pixels, however strong it is.
+    ``(1 + k) E / (E + k S + VISIBLE_STEP^2)``: ``E`` is the squared difference, averaged over channels by the mean and
+    over pixels by a 5x5 binomial window, ``S`` its mean over 9x9 pixels. First for artefacts, with k = ``SURROUND``, in
+    [0, 2): a plain, even difference gives 1, and division by the surround lets an isolated defect peak at its own
+    pixels, however strong it is. Second for tone and displacement, with k = 0, in [0, 1).
     """
     square = (a - b).square().mean(dim=1, keepdim=True)
     taps = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=square.dtype, device=square.device) / 16
     energy = F.conv2d(F.pad(square, (2, 2, 2, 2), mode="replicate"), taps.outer(taps)[None, None])
     surround = F.avg_pool2d(square, 9, stride=1, padding=4, count_include_pad=False)
-    return (1 + SURROUND) * energy / (energy + SURROUND * surround + VISIBLE_STEP**2)
+    local = (1 + SURROUND) * energy / (energy + SURROUND * surround + VISIBLE_STEP**2)
+    return torch.cat((local, energy / (energy + VISIBLE_STEP**2)), dim=1)
+
+
+def _gate_of_each_axis(gates: Tensor) -> Tensor:
+    """(B, 2, h, w) of :func:`confining_gates` -> (B, len(AXES), h, w)."""
+    amount = torch.tensor([axis in AMOUNT_AXES for axis in AXES], device=gates.device).view(1, -1, 1, 1)
+    return torch.where(amount, gates[:, 1:], gates[:, :1])

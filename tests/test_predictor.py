@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalLoss
-from relqa_loss.predictor import VISIBLE_STEP, visible_difference
+from relqa_loss.predictor import VISIBLE_STEP, confining_gates
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
 
@@ -52,7 +52,7 @@ def peak(image: Tensor) -> tuple[int, int]:
 def test_a_defect_is_most_visible_inside_its_footprint(
     size: tuple[int, int], centre: tuple[int, int], strength: float
 ) -> None:
-    y, x = peak(visible_difference(*with_defect(size, centre, strength)))
+    y, x = peak(confining_gates(*with_defect(size, centre, strength))[:, 0])
     assert abs(y - centre[0]) <= 1
     assert abs(x - centre[1]) <= 1
 
@@ -61,33 +61,32 @@ def test_an_isolated_pixel_peaks_at_itself() -> None:
     a = torch.zeros(1, 3, 20, 20)
     b = a.clone()
     b[..., 7, 12] = 0.1
-    assert peak(visible_difference(a, b)) == (7, 12)
+    assert peak(confining_gates(a, b)[:, 0]) == (7, 12)
 
 
 def test_visibility_is_zero_exactly_where_a_5x5_neighbourhood_is_equal() -> None:
     a = torch.rand(1, 3, 32, 32)
     b = a.clone()
     b[..., 10, 20] += 0.1
-    visible = visible_difference(a, b)[0, 0] > 0
+    visible = confining_gates(a, b)[0] > 0
     expected = torch.zeros(32, 32, dtype=torch.bool)
     expected[8:13, 18:23] = True
-    assert torch.equal(visible, expected)
+    assert torch.equal(visible, expected.expand(2, 32, 32))
 
 
 def test_visibility_is_even_and_between_zero_and_two(make_pair: PairMaker) -> None:
     a, b = make_pair()
-    visible = visible_difference(a, b)
-    assert visible.shape == (2, 1, 48, 64)
-    assert torch.equal(visible, visible_difference(b, a))
+    visible = confining_gates(a, b)
+    assert visible.shape == (2, 2, 48, 64)
+    assert torch.equal(visible, confining_gates(b, a))
     assert (visible >= 0).all()
-    assert (visible < 2).all()
+    assert (visible < torch.tensor([2.0, 1.0]).view(1, 2, 1, 1)).all()
 
 
-def test_an_even_difference_of_the_visible_step_counts_two_thirds() -> None:
+def test_an_even_difference_of_the_visible_step_counts_two_thirds_and_a_half() -> None:
     a = torch.full((1, 3, 16, 16), 0.5, dtype=torch.float64)
-    torch.testing.assert_close(
-        visible_difference(a, a + VISIBLE_STEP), torch.full((1, 1, 16, 16), 2 / 3, dtype=torch.float64)
-    )
+    expected = torch.tensor([2 / 3, 1 / 2], dtype=torch.float64).view(1, 2, 1, 1).expand(1, 2, 16, 16)
+    torch.testing.assert_close(confining_gates(a, a + VISIBLE_STEP), expected)
 
 
 # --- the maps

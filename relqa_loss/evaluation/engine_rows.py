@@ -50,6 +50,8 @@ class Row:
         strength: mean |map| of the right axis, one a visible pair.
         stray: mean |map| of the axes with no declared effect, one a visible pair.
         severity: severities of the same pairs.
+        laid_down: what ``strength`` would be if the maps were the engine's own: severity where an operator acts evenly;
+            where it does not, and for displacements, what it came to in this picture.
         areas: ROC-AUC of the region, one a picture.
         transitive: triples of its severities, without the reference: those without a cycle.
         top_three: pictures of this and another operator on which a right axis of both is among the strongest three.
@@ -68,6 +70,7 @@ class Row:
     strength: list[float] = field(default_factory=list)
     stray: list[float] = field(default_factory=list)
     severity: list[float] = field(default_factory=list)
+    laid_down: list[float] = field(default_factory=list)
     areas: list[float] = field(default_factory=list)
     transitive: Count = field(default_factory=Count)
     top_three: Count = field(default_factory=Count)
@@ -102,11 +105,13 @@ def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, An
     """The figures, each the mean over the operators that have it, with one entry an operator beside them."""
     table = {distortion.name: _entry(distortion, rows[distortion.name]) for distortion in bank}
     per_axis: dict[str, float | None] = {}
+    nominal: dict[str, float | None] = {}
     for channel, name in enumerate(AXES):
         members = [rows[d.name] for d in bank if channel in strongest_axes(d)]
         severity = [s for row in members for s in row.severity]
         strength = [s for row in members for s in row.strength]
-        per_axis[name] = _known(spearman(severity, strength))
+        per_axis[name] = _known(spearman([t for row in members for t in row.laid_down], strength))
+        nominal[name] = _known(spearman(severity, strength))
 
     def mean(figure: str) -> float | None:
         return mean_of(entry[figure] for entry in table.values())
@@ -119,7 +124,8 @@ def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, An
             "all": mean("sign_accuracy"),
         },
         "localisation_auc": mean("localisation_auc"),
-        "severity_spearman": {"mean": mean_of(per_axis.values()), "min": lowest_of(per_axis.values()), **per_axis},
+        "severity_spearman": _over_axes(per_axis),
+        "nominal_severity_spearman": _over_axes(nominal),
         "leakage": mean("leakage"),
         "ladder_accuracy": mean("ladder_accuracy"),
         "ladder_neighbour_accuracy": mean("ladder_neighbour_accuracy"),
@@ -137,6 +143,10 @@ def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, An
     }
 
 
+def _over_axes(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {"mean": mean_of(values.values()), "min": lowest_of(values.values()), **values}
+
+
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else value
 
@@ -149,7 +159,7 @@ def _entry(distortion: Distortion, row: Row) -> dict[str, Any]:
         "axis_accuracy": row.axis.share(),
         "sign_accuracy": row.sign_share(AXES),
         "localisation_auc": mean_of(row.areas),
-        "severity_spearman": _known(spearman(row.severity, row.strength)),
+        "severity_spearman": _known(spearman(row.laid_down, row.strength)),
         "leakage": row.leakage(),
         "ladder_accuracy": row.ladder.share(),
         "ladder_neighbour_accuracy": row.neighbours.share(),

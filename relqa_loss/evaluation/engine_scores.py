@@ -8,6 +8,7 @@ here needs a human opinion.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from ..distortions.compose import distort
 from ..distortions.engine import DistortionEngine
+from ..distortions.recipe import Component
 from ..distortions.record import Distortion
 from ..distortions.regions import draw_region, nested_regions
 from ..distortions.tier_plans import possible_kinds
@@ -82,7 +84,8 @@ def evaluate(
         is better), ``ladder_accuracy`` (all pairs) and ``ladder_neighbour_accuracy`` (one step of 0.1),
         ``inclusion_accuracy``, ``unanchored_accuracy``: means over operators. ``dominance_accuracy``: over all pairs
         of the tiers, which mix operators. ``sign_accuracy``: ``tone``, ``shift`` and ``all``. ``severity_spearman``:
-        ``mean``, ``min`` and one value an axis, over the pairs of the operators with that right axis.
+        ``mean``, ``min`` and one value an axis, over the pairs of the operators with that right axis, with the severity
+        that the engine's own maps show; ``nominal_severity_spearman``: the same with the severity that was asked for.
         ``per_operator``: the same figures by operator, with the number of pairs and of those left out.
         ``without_sign``: operators left out of the sign figures. ``seed``, ``photographs``, ``crop``, ``severities``,
         ``ladder``.
@@ -158,18 +161,21 @@ def _measure_ladder(
         The distorted images at ``steps``.
     """
     known = prepared(loss_fn, reference)
+    engine = DistortionEngine([distortion])
+    recipes = [Component(distortion.name, 0.0, "whole", draw + index) for index in range(len(reference))]
     kept: dict[float, Tensor] = {}
     images: list[Tensor] = []
     distances: list[Tensor] = []
     seen: list[Tensor] = []
     for severity in sorted({*LADDER, *steps}):
-        distorted = distort(reference, distortion, severity, generator=generator_for(reference, draw))
+        triplet = engine.render(reference, [(replace(one, severity=severity),) for one in recipes])
+        distorted = triplet.distorted
         weight = visibility(reference, distorted)
         visible = weight.amax(dim=(1, 2)) >= VISIBLE
         relation = loss_fn.relate(distorted, known)
         if severity in steps:
             kept[severity] = distorted
-            _judge_maps(relation.maps, distortion, severity, weight, visible, row)
+            _judge_maps(relation.maps, triplet.maps, distortion, severity, weight, visible, row)
         if severity in LADDER:
             images.append(distorted)
             distances.append(relation.distance)
@@ -184,7 +190,13 @@ def _measure_ladder(
 
 
 def _judge_maps(
-    maps: Tensor, distortion: Distortion, severity: float, weight: Tensor, visible: Tensor, row: Row
+    maps: Tensor,
+    truth: Tensor,
+    distortion: Distortion,
+    severity: float,
+    weight: Tensor,
+    visible: Tensor,
+    row: Row,
 ) -> None:
     strength = weighted_mean(maps.abs(), weight)
     signed = weighted_mean(maps, weight)
@@ -193,7 +205,9 @@ def _judge_maps(
     # Maps that are zero everywhere answer nothing, although argmax would name the first axis.
     row.axis.add(torch.tensor(right, device=visible.device) & (best > 0), visible)
     row.left_out += int((~visible).sum())
-    on_axis = strength[:, list(strongest_axes(distortion))].mean(dim=1)
+    channels = list(strongest_axes(distortion))
+    on_axis = strength[:, channels].mean(dim=1)
+    row.laid_down += weighted_mean(truth[:, channels].abs(), weight).mean(dim=1)[visible].tolist()
     others = [channel for channel, name in enumerate(AXES) if name not in distortion.effects]
     row.severity += [severity] * int(visible.sum())
     row.strength += on_axis[visible].tolist()

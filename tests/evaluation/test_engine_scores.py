@@ -7,7 +7,7 @@ import torch
 
 from relqa_loss.distortions.record import Distortion
 from relqa_loss.distortions.visibility import visibility
-from relqa_loss.evaluation.engine_rows import has_sign, strongest_axes
+from relqa_loss.evaluation.engine_rows import Row, has_sign, strongest_axes, summary
 from relqa_loss.evaluation.engine_scores import evaluate
 from relqa_loss.relation import AXES, Relation
 
@@ -139,6 +139,14 @@ def test_the_lowest_axis_is_reported_beside_the_mean(truth):
     axes = [truth["severity_spearman"][axis] for axis in AXES if truth["severity_spearman"][axis] is not None]
     assert len(axes) == 4
     assert truth["severity_spearman"]["min"] == min(axes)
+
+
+def test_severity_is_what_was_laid_down_and_the_nominal_one_stands_beside_it():
+    row = Row(severity=[0.3, 0.5, 0.7, 0.9], laid_down=[0.1, 0.5, 0.2, 0.9], strength=[0.2, 0.6, 0.3, 0.8])
+    result = summary([GRAIN], {"grain": row})
+    assert result["severity_spearman"]["noise"] == 1.0
+    assert result["nominal_severity_spearman"]["noise"] == pytest.approx(0.8)
+    assert result["per_operator"]["grain"]["severity_spearman"] == 1.0
 
 
 def test_figures_of_weights_say_which_and_how_large(loss_fn):
