@@ -21,7 +21,7 @@ NAME = "relqa_loss"
 
 # Rooms by floor: a room imports from lower floors, and from its own floor where NEIGHBOURS says so.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("relation", "validation", "layers", "words", "images", "settings", "prepared"),
+    ("relation", "validation", "layers", "displacement", "decoder", "words", "images", "settings", "prepared"),
     ("predictor", "scorer", "weights"),
     ("losses", "tiles", "distortions"),
     ("selection", "figures", "figures_distortions", "figures_failures", "figures_severity"),
@@ -32,6 +32,11 @@ NEIGHBOURS = {
     ("relation", "validation"),
     ("layers", "validation"),
     ("layers", "relation"),
+    ("displacement", "layers"),
+    ("displacement", "relation"),
+    ("decoder", "displacement"),
+    ("decoder", "layers"),
+    ("decoder", "relation"),
     ("words", "relation"),
     ("words", "validation"),
     ("images", "validation"),

@@ -129,18 +129,18 @@ def test_learned_maps_peak_inside_the_footprint_of_a_defect(
 
 def test_maps_move_with_the_picture(predictor: DistortionPredictor, make_pair: PairMaker) -> None:
     # By the coarsest stride, so that the cells fall on the same pixels; compared where neither border reaches.
-    a, b = make_pair(1, 256, 256)
-    here = predictor(a, b)[..., 112:144, 112:144]
-    there = predictor(a.roll((16, -16), (2, 3)), b.roll((16, -16), (2, 3)))[..., 128:160, 96:128]
+    a, b = make_pair(1, 512, 512)
+    here = predictor(a, b)[..., 240:272, 240:272]
+    there = predictor(a.roll((16, -16), (2, 3)), b.roll((16, -16), (2, 3)))[..., 256:288, 224:256]
     torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-6)
 
 
 def test_a_picture_cut_out_of_a_larger_one_has_the_same_maps_away_from_the_cut(
     predictor: DistortionPredictor, make_pair: PairMaker
 ) -> None:
-    a, b = make_pair(1, 256, 320)
-    whole = predictor(a, b)[..., 112:144, 112:144]
-    part = predictor(a[..., :256], b[..., :256])[..., 112:144, 112:144]
+    a, b = make_pair(1, 64, 576)
+    whole = predictor(a, b)[..., 240:272]
+    part = predictor(a[..., :496], b[..., :496])[..., 240:272]
     torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
 
 

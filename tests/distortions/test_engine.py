@@ -232,14 +232,21 @@ def test_weight_is_zero_where_a_later_component_covers_an_earlier_one(photos: Te
     assert DistortionEngine([lost]).render(photos[:1], [recipe[1:]]).weight[0, :, 56:].mean() > 0.9
 
 
-def test_profile_shapes_the_target(photos: Tensor) -> None:
+@pytest.mark.parametrize("scale", [1.0, 0.2])
+def test_profile_shapes_the_target_and_is_levelled_to_the_severity(photos: Tensor, scale: float) -> None:
     def slope(before: Tensor, after: Tensor) -> dict[str, Tensor]:
         assert torch.equal(before, photos[:1]) and after.mean() < before.mean()
-        return {"brightness": torch.linspace(-1, 1, before.shape[-1]).expand(1, *before.shape[-2:])}
+        return {"brightness": scale * torch.linspace(-1, 1, before.shape[-1]).expand(1, *before.shape[-2:])}
 
     engine = DistortionEngine([replace(DIM, profile=slope)])
     maps = engine.render(photos[:1], [(Component("dim", 0.5, "whole", 0),)]).maps[0]
-    torch.testing.assert_close(maps[axis_index("brightness")], torch.linspace(-1, 1, 96).expand(64, -1) * -0.5)
+    brightness = maps[axis_index("brightness")]
+    slopes = torch.linspace(-1, 1, 96).expand(64, -1)
+    torch.testing.assert_close(brightness / brightness[0, 0], -slopes)
+    assert (brightness[:, 0] > 0).all()
+    # What is laid down, weighted by where it acts, is severity x effect.
+    size = brightness.abs()
+    torch.testing.assert_close(size.square().sum() / size.sum(), torch.tensor(0.5))
     assert (maps[axis_index("contrast")] == -0.25).all()  # axes that the profile does not name are even
 
 
