@@ -124,10 +124,12 @@ def map_loss(
     # Where only magnitudes are known, the map's own sign is as good as any.
     wanted = torch.where(unsigned > 0, maps.detach().sign() * target.abs(), target)
     dense = mean(F.smooth_l1_loss(maps, wanted, reduction="none", beta=MAP_SCALE))
-    height, true_height = mean(maps.abs()), mean(target.abs())
+    # A map of the wrong sign has a negative height: were it as high as one of the right sign, the terms below would hold
+    # an axis that has settled the wrong way round where it is.
+    height, true_height = mean(torch.where(wanted == 0, maps.abs(), maps * wanted.sign())), mean(target.abs())
     # Errors that pixels share are what puts one picture's severity above another's.
     heights = F.smooth_l1_loss(height, true_height, reduction="none", beta=HEIGHT_SCALE)
-    share = F.normalize(height + 1e-3, p=1, dim=1)
+    share = F.normalize(height.clamp_min(0) + 1e-3, p=1, dim=1)
     types = -(F.normalize(true_height, p=1, dim=1) * share.log()).sum(dim=1)
     terms = {
         "dense": over_pairs(dense.sum(dim=1)),

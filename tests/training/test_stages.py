@@ -151,6 +151,21 @@ def test_an_error_that_pixels_share_costs_more_than_one_that_cancels() -> None:
     assert cancelling < shared
 
 
+@pytest.mark.parametrize("size", [0.05, 0.4, 0.8])
+def test_descending_from_the_wrong_sign_leads_to_the_right_one(size: float) -> None:
+    target, weight = one_axis("shift_y", 0.8), torch.ones(1, 1, 8, 8)
+    maps = one_axis("shift_y", -size).requires_grad_()
+    loss, _ = loss_of(maps, target, weight)
+    (slope,) = torch.autograd.grad(loss, maps)
+    assert (slope[:, AXES.index("shift_y")] < 0).all()
+    assert all(
+        term > right
+        for term, right in zip(
+            loss_of(-target, target, weight)[1].values(), loss_of(target, target, weight)[1].values(), strict=True
+        )
+    )
+
+
 def test_where_only_magnitudes_are_known_either_sign_is_right() -> None:
     target, everywhere = one_axis("occlusion", 0.8), torch.ones(1, 1, 8, 8)
     right, terms = loss_of(target, target, 0 * everywhere, everywhere)
