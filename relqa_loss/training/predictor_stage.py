@@ -126,7 +126,8 @@ def map_loss(
     dense = mean(F.smooth_l1_loss(maps, wanted, reduction="none", beta=MAP_SCALE))
     # A map of the wrong sign has a negative height: were it as high as one of the right sign, the terms below would hold
     # an axis that has settled the wrong way round where it is.
-    height, true_height = mean(torch.where(wanted == 0, maps.abs(), maps * wanted.sign())), mean(target.abs())
+    height = mean(torch.where(wanted == 0, maps.abs(), maps * wanted.sign()))
+    true_height = mean(target.abs())
     # Errors that pixels share are what puts one picture's severity above another's.
     heights = F.smooth_l1_loss(height, true_height, reduction="none", beta=HEIGHT_SCALE)
     share = F.normalize(height.clamp_min(0) + 1e-3, p=1, dim=1)
