@@ -124,8 +124,8 @@ def map_loss(
     # Where only magnitudes are known, the map's own sign is as good as any.
     wanted = torch.where(unsigned > 0, maps.detach().sign() * target.abs(), target)
     dense = mean(F.smooth_l1_loss(maps, wanted, reduction="none", beta=MAP_SCALE))
-    # A map of the wrong sign has a negative height: were it as high as one of the right sign, the terms below would hold
-    # an axis that has settled the wrong way round where it is.
+    # A map of the wrong sign has a negative height: were it as high as one of the right sign, the terms below would
+    # hold an axis that has settled the wrong way round where it is.
     height = mean(torch.where(wanted == 0, maps.abs(), maps * wanted.sign()))
     true_height = mean(target.abs())
     # Errors that pixels share are what puts one picture's severity above another's.
