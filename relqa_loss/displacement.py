@@ -49,28 +49,27 @@ def displacement(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         H / 4, W / 4) in [0, 1], even: what the flow leaves of the difference (0: nothing, 1/2: all of it), and the
         texture in the window.
     """
-    dtype = a.dtype
-    with torch.autocast(a.device.type, enabled=False):
-        lumas = [_luma(at_least_float32(image)) for image in (a, b)]
-        flow: Tensor | None = None
-        flows, fits = [], []
-        for stride in LEVELS:
-            la, lb = (F.avg_pool2d(luma, stride) for luma in lumas)
-            before = _windowed((la - lb).square()) + _FLAT
-            if flow is not None:
-                flow = F.interpolate(flow, scale_factor=2.0, mode="nearest")
-                la, lb = _moved(la, flow / (-2 * stride)), _moved(lb, flow / (2 * stride))
-            step, left, texture = _least_squares(la, lb)
-            fit = torch.cat((left / (left + before), texture), dim=1)
-            flow = _saturated(step * stride) if flow is None else flow + _saturated(step * stride, 2.0 * stride)
-            flows.append(_at_stride_4(flow, stride))
-            fits.append(_at_stride_4(fit, stride))
-    return (torch.cat(flows, dim=1) / PIXELS_PER_UNIT_SHIFT).to(dtype), torch.cat(fits, dim=1).to(dtype)
+    # Sums and pooling only: autocast leaves them in float32.
+    lumas = [_luma(at_least_float32(image)) for image in (a, b)]
+    flow: Tensor | None = None
+    flows, fits = [], []
+    for stride in LEVELS:
+        la, lb = (F.avg_pool2d(luma, stride) for luma in lumas)
+        before = _windowed((la - lb).square()) + _FLAT
+        if flow is not None:
+            flow = F.interpolate(flow, scale_factor=2.0, mode="nearest")
+            la, lb = _moved(la, flow / (-2 * stride)), _moved(lb, flow / (2 * stride))
+        step, left, texture = _least_squares(la, lb)
+        fit = torch.cat((left / (left + before), texture), dim=1)
+        flow = _saturated(step * stride) if flow is None else flow + _saturated(step * stride, 2.0 * stride)
+        flows.append(_at_stride_4(flow, stride))
+        fits.append(_at_stride_4(fit, stride))
+    return (torch.cat(flows, dim=1) / PIXELS_PER_UNIT_SHIFT).to(a.dtype), torch.cat(fits, dim=1).to(a.dtype)
 
 
 def _luma(image: Tensor) -> Tensor:
-    weights = torch.tensor(_LUMA, dtype=image.dtype, device=image.device).view(1, 3, 1, 1)
-    return F.conv2d(image, weights)
+    red, green, blue = image.split(1, dim=1)
+    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
 def _saturated(flow: Tensor, longest: float = LONGEST) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .decoder import DILATIONS, MapDecoder
 from .displacement import displacement
-from .layers import DifferenceTexture, Encoder, PairBlock, cut_padding, pad_to_multiple, scaled
+from .layers import DifferenceTexture, Encoder, PairBlock, at_least_float32, cut_padding, pad_to_multiple, scaled
 from .relation import AXES, SHIFT_AXES, TONE_AXES
 from .validation import check_pair
 
@@ -21,6 +21,8 @@ VISIBLE_STEP = 2 / 255
 SURROUND = 1.0
 """How strongly the 9x9 surround holds an artefact's map down: 0 would let the neighbourhood of a strong defect saturate
 with it. Tone and displacement are not held down: they are amounts, which must not follow a difference's texture."""
+
+_NO_DIFFERENCE = 1e-8  # a squared difference far below one 8-bit step: all places weigh alike
 
 AMOUNT_AXES = (*TONE_AXES, *SHIFT_AXES)
 
@@ -33,9 +35,9 @@ the pair network at strides 4 (rounded up to the border of a cell of 8), 8 and 1
 features two in a residual at strides 16 and 8, one at 4 and one at 2. Patch projections and nearest upsampling add
 nothing, since on the way down each step ends at a border of the next coarser cells."""
 
-MAP_REACH = (2 + 2 + 2 * 4 + 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH
-"""The same for maps: bilinear upsampling, the decoder's blocks at strides 2, 4 (rounded up), 8 and 16, the pair network
-at stride 16, and the encoder. The displacement field looks less far."""
+MAP_REACH = (2 + 4 + 2 + 2 * 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH
+"""The same for maps: bilinear upsampling, averaging over cells, the decoder's blocks at strides 2, 4, 8 and 16, the pair
+network at stride 16, and the encoder. The displacement field looks less far."""
 
 
 class PairFeatures(NamedTuple):
@@ -150,7 +152,7 @@ class DistortionPredictor(nn.Module):
         flow, fit = displacement(self._padded(a), self._padded(b))
         decoded = self.decoder(pair.difference[0], pair.total, pair.energy, pair.odd, pair.even, flow, fit)
         first = F.interpolate(self.hints(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return first + decoded
+        return said_of_differences(first + decoded, self._padded(a), self._padded(b))
 
     def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood."""
@@ -179,6 +181,20 @@ class DistortionPredictor(nn.Module):
         a, b = a.to(dtype), b.to(dtype)
         pair = self.relate(a, b, self.encode(a), self.encode(b))
         return self.decode(pair, a, b)
+
+
+def said_of_differences(maps: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Half-resolution maps (B, C, h, w), averaged over 5x5 cells with the squared difference of the images as weight.
+
+    What is said of a defect then comes from its own pixels and is the same all around it: where its map peaks is left
+    to :func:`confining_gates`, not to how the cells of the network happen to lie.
+    """
+    weight = at_least_float32(F.avg_pool2d((a - b).square().mean(dim=1, keepdim=True), 2)) + _NO_DIFFERENCE
+
+    def around(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, 5, stride=1, padding=2, count_include_pad=False)
+
+    return (around(at_least_float32(maps) * weight) / around(weight)).to(maps.dtype)
 
 
 def confining_gates(a: Tensor, b: Tensor) -> Tensor:

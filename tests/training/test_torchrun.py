@@ -68,6 +68,7 @@ log_every = 1
 validate_every = 100
 tier = 3
 channels = 4
+panel = "none"
 """
 
 RESUME_SCORE_FAIL = """
