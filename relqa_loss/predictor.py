@@ -36,8 +36,8 @@ features two in a residual at strides 16 and 8, one at 4 and one at 2. Patch pro
 nothing, since on the way down each step ends at a border of the next coarser cells."""
 
 MAP_REACH = (2 + 4 + 2 + 2 * 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH
-"""The same for maps: bilinear upsampling, averaging over cells, the decoder's blocks at strides 2, 4, 8 and 16, the pair
-network at stride 16, and the encoder. The displacement field looks less far."""
+"""The same for maps: bilinear upsampling, averaging over cells, the decoder's blocks at strides 2, 4, 8 and 16, the
+pair network at stride 16, and the encoder. The displacement field looks less far."""
 
 
 class PairFeatures(NamedTuple):
