@@ -22,7 +22,7 @@ SURROUND = 1.0
 """How strongly the 9x9 surround holds an artefact's map down: 0 would let the neighbourhood of a strong defect saturate
 with it. Tone and displacement are not held down: they are amounts, which must not follow a difference's texture."""
 
-_NO_DIFFERENCE = 1e-8  # a squared difference far below one 8-bit step: all places weigh alike
+_NO_DIFFERENCE = 1.6e-4  # a squared difference far below one 8-bit step, in visible steps: all places weigh alike
 
 AMOUNT_AXES = (*TONE_AXES, *SHIFT_AXES)
 
@@ -189,7 +189,9 @@ def said_of_differences(maps: Tensor, a: Tensor, b: Tensor) -> Tensor:
     What is said of a defect then comes from its own pixels and is the same all around it: where its map peaks is left
     to :func:`confining_gates`, not to how the cells of the network happen to lie.
     """
-    weight = at_least_float32(F.avg_pool2d((a - b).square().mean(dim=1, keepdim=True), 2)) + _NO_DIFFERENCE
+    square = at_least_float32(F.avg_pool2d((a - b).square().mean(dim=1, keepdim=True), 2))
+    # In units of the visible step: with a bare 1e-8 as the least weight, onnxruntime gave 0 / 0 for equal images.
+    weight = square / VISIBLE_STEP**2 + _NO_DIFFERENCE
 
     def around(values: Tensor) -> Tensor:
         return F.avg_pool2d(values, 5, stride=1, padding=2, count_include_pad=False)
