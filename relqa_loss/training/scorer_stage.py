@@ -173,9 +173,12 @@ class ScorerObjective(nn.Module):
         distance = (parts.sum(dim=1) + floor).view(count, size)
         log_distance = torch.log(distance + SMALLEST_DISTANCE)
         rank, accuracy = RANKING_LOSSES[config.ranking](log_distance, batch.order, config.temperature, self.count)
-        votes, agreement = votes_loss(
-            gathered(log_distance.flatten()), gathered(batch.panel.flatten(0, 1)), self.families
-        )
+        pictures, levels = log_distance.flatten(), batch.panel.flatten(0, 1)
+        # Only where all processes take part: the first one validates alone.
+        together = self.count is share_of_count
+        if together:
+            pictures, levels = gathered(pictures), gathered(levels)
+        votes, agreement = votes_loss(pictures, levels, self.families)
 
         # Tiers hold calibrated severities: the distance is read on that scale, and with it one kind against another.
         known = torch.isfinite(batch.severity)
@@ -192,7 +195,7 @@ class ScorerObjective(nn.Module):
         total = (
             rank
             # Every process sees all votes, and has the gradient of its own pictures; the mean over processes follows.
-            + config.panel_weight * current().size * votes
+            + config.panel_weight * (current().size if together else 1) * votes
             + config.scale_weight * scale
             + config.axis_weight * axes
             + config.judge_weight * judge
