@@ -345,10 +345,16 @@ def test_benchmark_targets_says_what_is_short(capsys, tmp_path):
 
 
 @pytest.fixture
-def engine_json(tmp_path, loss_fn):
-    """Figures as if taken of the weights under test: two operators, one of which is always named wrong."""
+def folder(tmp_path, loss_fn):
+    """A weights folder of one's own."""
+    return loss_fn.save_pretrained(tmp_path / "mine")
+
+
+@pytest.fixture
+def engine_json(tmp_path, folder):
+    """Figures as if taken of that folder's weights: two operators, one of which is always named wrong."""
     scores = json.loads((ROOT / "benchmarks" / "results" / "engine.json").read_text())
-    scores["weights_sha256"] = loss_fn.info()["files"]
+    scores["weights_sha256"] = json.loads((folder / "config.json").read_text())["files"]
     scores["per_operator"] = {name: scores["per_operator"][name] for name in ("jpeg", "pattern_patches")}
     scores["per_operator"]["pattern_patches"]["axis_accuracy"] = 0.0
     path = tmp_path / "engine.json"
@@ -356,8 +362,7 @@ def engine_json(tmp_path, loss_fn):
     return path
 
 
-def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, loss_fn, engine_json):
-    folder = loss_fn.save_pretrained(tmp_path / "mine")
+def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, folder, engine_json):
     config = json.loads((folder / "config.json").read_text())
     config["provenance"].pop("sources")  # weights of somebody who did not say
     (folder / "config.json").write_text(json.dumps(config))
@@ -369,7 +374,7 @@ def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, los
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     card = after.pop("README.md").decode()
     before.pop("README.md")
-    assert code == 0 and after == before and "written: " in err
+    assert (code, after == before, "written: " in err) == (0, True, True), err
     assert "# Of its own\n" in card and "- Mine: CC0" in card and "without 1 operator" in card
     # What the old card said of the sources stays where nothing newer is known.
     run(capsys, "benchmark", "card", folder, "--engine", engine_json)
@@ -377,17 +382,15 @@ def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, los
     assert "# mine\n" in again and "- Mine: CC0" in again and "did not see" not in again
 
 
-def test_benchmark_card_draws_failures_from_the_photographs_given(capsys, tmp_path, loss_fn, engine_json, files):
+def test_benchmark_card_draws_failures_from_the_photographs_given(capsys, folder, engine_json, files):
     pytest.importorskip("matplotlib")
-    folder = loss_fn.save_pretrained(tmp_path / "mine")
     code, _, err = run(capsys, "benchmark", "card", folder, "--engine", engine_json, "--data", files, "--limit", 1)
     drawn = (folder / "failures.webp").is_file()
     assert code == 0 and drawn == ("no figure" not in err)
     assert drawn == ("](failures.webp)" in (folder / "README.md").read_text())
 
 
-def test_benchmark_card_refuses_figures_of_other_weights(capsys, tmp_path, loss_fn, engine_json):
-    folder = loss_fn.save_pretrained(tmp_path / "mine")
+def test_benchmark_card_refuses_figures_of_other_weights(capsys, folder, engine_json):
     engine_json.write_text(json.dumps(json.loads(engine_json.read_text()) | {"weights_sha256": {}}))
     card = (folder / "README.md").read_bytes()
     code, _, err = run(capsys, "benchmark", "card", folder, "--engine", engine_json)
