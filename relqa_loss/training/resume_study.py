@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from .loop import CHECKPOINT, METRICS
+from .loop import CHECKPOINT, METRICS, read_checkpoint
 
 SMALL_RUN = {
     "predictor.steps": "36",
@@ -125,7 +125,7 @@ def resume_study(
 
 def compare(some: Path, others: Path) -> dict[str, Any]:
     """Largest difference of the averaged weights of two finished runs, and whether their logs agree but for seconds."""
-    a, b = (torch.load(run / CHECKPOINT, map_location="cpu", weights_only=True)["average"] for run in (some, others))
+    a, b = (read_checkpoint(run / CHECKPOINT, "cpu")["average"] for run in (some, others))
     logs = [read_log(run) for run in (some, others)]
     last = [{name: line[name] for name in line if name.startswith("validation_")} for line in (log[-1] for log in logs)]
     return {
@@ -250,8 +250,8 @@ def _examine(out: Path) -> Kill:
     readable = True
     if (out / CHECKPOINT).exists():
         try:
-            step = int(torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)["step"])
-        except Exception:
+            step = int(read_checkpoint(out / CHECKPOINT, "cpu")["step"])
+        except ValueError:
             readable = False
     steps = log_steps(out)
     return Kill(steps[-1] if steps else 0, step, _unfinished(out).exists(), readable)

@@ -32,41 +32,6 @@ from relqa_loss.training.start import start_from
 
 PhotoMaker = Callable[..., Tensor]
 
-TINY = """
-name = "tiny"
-seed = 5
-[data]
-validation_share = 0.4
-[predictor]
-steps = 4
-batch = 2
-crop = 32
-warmup = 1
-precision = "float32"
-workers = 0
-checkpoint_seconds = 0.0
-log_every = 1
-validate_every = 100
-widths = [4, 6, 8, 10]
-pair_widths = [4, 4, 4, 4]
-texture_widths = [4, 4, 4]
-map_width = 6
-both_distorted = 0.5
-[scorer]
-steps = 4
-batch = 2
-crop = 48
-warmup = 1
-precision = "float32"
-workers = 0
-checkpoint_seconds = 0.0
-log_every = 1
-validate_every = 100
-tier = 3
-channels = 4
-panel = "none"
-"""
-
 
 class Interruption(Exception):
     pass
@@ -81,10 +46,8 @@ def interrupt_at(step: int) -> Callable[[Progress], None]:
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(TINY)
-    return load_recipe(path)
+def recipe(tiny_recipe: Path) -> Recipe:
+    return load_recipe(tiny_recipe)
 
 
 @pytest.fixture(scope="module")

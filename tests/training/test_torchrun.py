@@ -33,45 +33,14 @@ from relqa_loss.training.scorer_stage import train_scorer
 
 # The step that Adam makes does not depend on the size of a gradient: gradients that are nothing but rounding move their
 # weights as far as others. Small steps, so that this does not feed back.
-RECIPE = """
-name = "two"
-seed = 5
-[data]
-validation_share = 0.4
-[predictor]
-steps = 4
-batch = 4
-crop = 32
-learning_rate = 1e-4
-warmup = 0
-average = 0.5
-precision = "float32"
-workers = 0
-checkpoint_seconds = 0.0
-log_every = 1
-validate_every = 100
-widths = [4, 6, 8, 10]
-pair_widths = [4, 4, 4, 4]
-texture_widths = [4, 4, 4]
-both_distorted = 0.5
-[scorer]
-steps = 3
-batch = 4
-crop = 48
-learning_rate = 1e-4
-warmup = 0
-average = 0.5
-precision = "float32"
-workers = 0
-checkpoint_seconds = 0.0
-log_every = 1
-validate_every = 100
-tier = 3
-channels = 4
-panel = "none"
-"""
+CHANGES = {
+    f"{stage}.{key}": value
+    for stage in ("predictor", "scorer")
+    for key, value in {"batch": "4", "learning_rate": "1e-4", "warmup": "0", "average": "0.5"}.items()
+} | {"scorer.steps": "3"}
 
 RESUME_SCORE_FAIL = """
+import json
 import sys
 from relqa_loss.training.data import load_photographs
 from relqa_loss.training.distributed import joined
@@ -81,8 +50,8 @@ from relqa_loss.training.recipe import load_recipe
 from relqa_loss.training.scorer_stage import train_scorer
 
 if __name__ == "__main__":
-    recipe_file, photos, folder = sys.argv[1:]
-    recipe = load_recipe(recipe_file)
+    recipe_file, changes, photos, folder = sys.argv[1:]
+    recipe = load_recipe(recipe_file, json.loads(changes))
     photographs = load_photographs(photos, recipe.data.validation_share, 48)
     with joined("cpu") as (ranks, device):
         predictor = train_predictor(recipe, photographs, folder + "/cut", resume=True, device=device)
@@ -115,15 +84,16 @@ class Runs:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, make_photos: Callable[..., Tensor], repository: Path) -> Runs:
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, make_photos: Callable[..., Tensor], tiny_recipe: Path, repository: Path
+) -> Runs:
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("torch.distributed: this build of torch has no gloo backend")
     folder = tmp_path_factory.mktemp("torchrun")
     for index, photo in enumerate(make_photos(6, 56, 64)):
         write_image(folder / "photos" / f"{index}.png", photo)
-    (folder / "two.toml").write_text(RECIPE)
     (folder / "script.py").write_text(RESUME_SCORE_FAIL)
-    recipe = load_recipe(folder / "two.toml")
+    recipe = load_recipe(tiny_recipe, CHANGES)
     photographs = load_photographs(folder / "photos", recipe.data.validation_share, 48)
 
     predictor = train_predictor(recipe, photographs, folder / "one")
@@ -141,9 +111,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, make_photos: Callable[..., Te
             timeout=300,
         )
 
-    command = ["train", "predictor", "--recipe", "two.toml", "--data", "photos", "--out", "two"]
-    fresh = torchrun("-m", "relqa_loss.cli", *command)
-    second = torchrun("script.py", "two.toml", "photos", folder)
+    command = ["train", "predictor", "--recipe", tiny_recipe, "--data", "photos", "--out", "two"]
+    fresh = torchrun("-m", "relqa_loss.cli", *command, *(f"--set={key}={value}" for key, value in CHANGES.items()))
+    second = torchrun("script.py", tiny_recipe, json.dumps(CHANGES), "photos", folder)
     return Runs(folder, recipe, photographs, fresh, second)
 
 
@@ -194,8 +164,10 @@ def test_an_error_in_one_process_ends_all(runs: Runs) -> None:
     assert runs.second.stderr.count("ValueError: only the first process sees this") == 1
 
 
-def test_the_comparison_can_tell_a_process_that_forgot_the_other_half(runs: Runs, tmp_path: Path) -> None:
-    half = load_recipe(runs.folder / "two.toml", {"predictor.batch": "2"})
+def test_the_comparison_can_tell_a_process_that_forgot_the_other_half(
+    runs: Runs, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    half = load_recipe(tiny_recipe, CHANGES | {"predictor.batch": "2"})
     train_predictor(half, runs.photographs, tmp_path)
     with pytest.raises(AssertionError):
         assert_equal_runs(tmp_path, runs.folder / "one")
