@@ -37,6 +37,7 @@ COMMANDS = [
     ["benchmark", "human"],
     ["benchmark", "jury"],
     ["benchmark", "resume"],
+    ["benchmark", "restoration"],
     ["benchmark", "targets"],
     ["benchmark", "card"],
     ["demo"],

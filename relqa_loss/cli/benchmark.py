@@ -10,6 +10,7 @@ from .benchmark_engine import add_kinds
 from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
 from .human import add_human
 from .jury import add_jury
+from .restoration import add_restoration
 from .resume import add_resume
 from .throughput import add_throughput
 
@@ -59,6 +60,7 @@ def add_commands(commands: Commands) -> None:
     add_throughput(kinds)
     add_human(kinds)
     add_jury(kinds)
+    add_restoration(kinds)
     add_resume(kinds)
     add_card(kinds)
 

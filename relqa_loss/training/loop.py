@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -222,7 +221,9 @@ def read_checkpoint(path: Path, device: torch.device | str, fingerprint: str | N
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # the unpickler fails in as many ways as a file can be damaged
         raise ValueError(f"{path} is damaged or not a checkpoint of this package") from error
     if fingerprint is not None and state.get("fingerprint") != fingerprint:
         raise ValueError(

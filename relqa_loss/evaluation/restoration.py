@@ -1,0 +1,335 @@
+"""What a loss trains: small restorers, fine-tuned from one start with one loss each.
+
+For each task and seed a network is first trained with L1 alone. Copies of it then go on for the same steps on the same
+crops, each with L1 plus one other term. So that no term wins by its scale, each is multiplied once, at the start, so
+that its gradient at the restorer's output has ``share`` times the norm of L1's.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from ..distortions.filters import fixed_gaussian
+from ..losses import RelationalLoss, SpatiallyWeightedLoss
+from ..training.data import batches, row_crops, seeded
+from ..training.loop import read_checkpoint, write_atomically
+from ..validation import unknown_name
+from .peer_metrics import load_metrics
+
+NOISE = 25 / 255
+BLUR = 1.6
+BLUR_NOISE = 2 / 255
+STEERED = 4.0
+"""Factor on the axis that a steered loss cares more for."""
+
+BALANCE_BATCHES = 4
+GRADIENT_NORM = 1.0
+
+Term = Callable[[Tensor, Tensor], Tensor]
+"""(restored, reference), both (B, 3, H, W) -> a scalar."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One way a picture was spoilt, which a restorer undoes.
+
+    Attributes:
+        scale: how many times smaller the input's sides are.
+        spoil: reference (B, 3, H, W) and a generator -> input (B, 3, H / scale, W / scale), not clamped.
+    """
+
+    scale: int
+    spoil: Callable[[Tensor, Generator], Tensor]
+
+
+def _noisy(reference: Tensor, generator: Generator) -> Tensor:
+    return reference + NOISE * torch.randn(reference.shape, generator=generator)
+
+
+def _blurred(reference: Tensor, generator: Generator) -> Tensor:
+    return fixed_gaussian(reference, BLUR) + BLUR_NOISE * torch.randn(reference.shape, generator=generator)
+
+
+def _smaller(reference: Tensor, generator: Generator) -> Tensor:
+    return F.interpolate(reference, scale_factor=0.5, mode="bicubic", antialias=True, align_corners=False)
+
+
+TASKS: dict[str, Task] = {"denoise": Task(1, _noisy), "deblur": Task(1, _blurred), "x2": Task(2, _smaller)}
+"""Denoising (sigma 25 of 255), deblurring (Gaussian of 1.6 pixels, noise of 2 of 255) and super-resolution by two."""
+
+
+def check_tasks(names: Sequence[str]) -> list[str]:
+    """ValueError for a name that is not among ``TASKS``."""
+    for name in names:
+        if name not in TASKS:
+            raise ValueError(unknown_name("task", name, TASKS))
+    return list(names)
+
+
+class Restorer(nn.Module):
+    """Residual network at half the output's resolution; it starts as the identity (bicubic enlargement for x2).
+
+    Args:
+        scale: 1, or 2 for super-resolution.
+        width: channels.
+        blocks: residual blocks of two 3x3 convolutions.
+    """
+
+    def __init__(self, scale: int, width: int = 48, blocks: int = 5) -> None:
+        super().__init__()
+        self.scale = scale
+        self.head = nn.Conv2d(3 if scale == 2 else 12, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(width, width, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(width, width, 3, padding=1)
+            )
+            for _ in range(blocks)
+        )
+        self.tail = nn.Conv2d(width, 12, 3, padding=1)
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+    def forward(self, spoilt: Tensor) -> Tensor:
+        """Input (B, 3, h, w), sides even unless ``scale`` is 2 -> (B, 3, h * scale, w * scale), not clamped."""
+        if self.scale == 2:
+            base, x = F.interpolate(spoilt, scale_factor=2.0, mode="bicubic", align_corners=False), spoilt
+        else:
+            base, x = spoilt, F.pixel_unshuffle(spoilt, 2)
+        x = self.head(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return base + F.pixel_shuffle(self.tail(x), 2)
+
+
+L1 = "L1"
+OURS = "L1 + RelationalLoss"
+_PEERS = {"L1 + MS-SSIM": "ms_ssim", "L1 + ST-LPIPS": "st_lpips"}
+_STEERED = {f"{OURS}, {axis} x{STEERED:g}": axis for axis in ("blur", "noise")}
+BY_MAPS = "L1 by maps"
+RIVALS: tuple[str, ...] = (L1, *_PEERS)
+"""What L1 + RelationalLoss has to hold its own against."""
+
+LOSSES: tuple[str, ...] = (*RIVALS, OURS, BY_MAPS, *_STEERED)
+"""What restorers are trained with: L1 beside one term, L1 re-weighted by the distortion maps, and steered losses."""
+
+
+def terms(
+    names: Sequence[str], weights: str, device: str | torch.device = "cpu"
+) -> tuple[dict[str, Term | None], dict[str, str]]:
+    """What is added to L1 under each name; None for nothing.
+
+    Args:
+        names: of ``LOSSES``.
+        weights: of :class:`RelationalLoss`.
+        device: where restorers are trained.
+
+    Returns:
+        The terms, and one line for each whose package is missing.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    for name in names:
+        if name not in LOSSES:
+            raise ValueError(unknown_name("loss", name, LOSSES))
+    metrics, absent = load_metrics([_PEERS[name] for name in names if name in _PEERS])
+    loss_fn = RelationalLoss(weights).to(device)
+    found: dict[str, Term | None] = {}
+    missing: dict[str, str] = {}
+    for name in names:
+        if name in _PEERS:
+            if _PEERS[name] in absent:
+                missing[name] = absent[_PEERS[name]]
+            else:
+                found[name] = _on_pictures(metrics[_PEERS[name]].function)
+        elif name in _STEERED:
+            found[name] = RelationalLoss(weights, axis_weights={_STEERED[name]: STEERED}).to(device)
+        else:
+            found[name] = {L1: None, OURS: loss_fn, BY_MAPS: _by_maps(loss_fn)}[name]
+    return found, missing
+
+
+def _on_pictures(function: Term) -> Term:
+    """A metric that takes nothing outside [0, 1]: what is clamped has no gradient in it, but has one in L1."""
+    return lambda restored, reference: function(restored.clamp(0, 1), reference).mean()
+
+
+def _by_maps(loss_fn: RelationalLoss) -> Term:
+    return SpatiallyWeightedLoss(nn.L1Loss(reduction="none"), loss_fn)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How restorers are trained.
+
+    Attributes:
+        start_steps: of Adam with L1 alone, from which all losses go on.
+        steps: with each loss.
+        batch: crops a step.
+        crop: their side in pixels, even; MS-SSIM needs at least 161.
+        learning_rate: at the beginning of each half cosine.
+        share: norm of a term's gradient beside that of L1, at the start.
+    """
+
+    start_steps: int = 1500
+    steps: int = 500
+    batch: int = 4
+    crop: int = 176
+    learning_rate: float = 1e-3
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("start_steps", "steps", "batch", "crop"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.crop < 16 or self.crop % 2:
+            raise ValueError(f"crop must be even and at least 16, got {self.crop}")
+        for name in ("learning_rate", "share"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be finite and > 0, got {getattr(self, name)}")
+
+
+class _Crops:
+    """Step -> (input, reference); a function of (seed, step) alone, so that all losses see the same."""
+
+    def __init__(self, photographs: Sequence[Tensor], task: Task, plan: Plan, seed: int, first: int) -> None:
+        self.photographs, self.task, self.plan, self.seed, self.first = photographs, task, plan, seed, first
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        streams = [seeded(self.seed, 7, self.first + step, row) for row in range(self.plan.batch)]
+        reference = row_crops(self.photographs, self.plan.crop, 0.6, streams)
+        return self.task.spoil(reference, streams[0]), reference
+
+
+def _descend(
+    model: Restorer, batches_of: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float, loss: Term
+) -> Restorer:
+    optimiser = torch.optim.Adam(model.parameters(), lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    device = next(model.parameters()).device
+    for spoilt, reference in batches_of:
+        optimiser.zero_grad(set_to_none=True)
+        loss(model(spoilt.to(device)), reference.to(device)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
+        optimiser.step()
+        schedule.step()
+    return model
+
+
+def factor_of(term: Term, model: Restorer, some: Sequence[tuple[Tensor, Tensor]], share: float) -> float:
+    """What to multiply a term by, so that its gradient at the output is ``share`` times as long as L1's."""
+    device = next(model.parameters()).device
+    lengths = torch.zeros(2, dtype=torch.float64)
+    for spoilt, reference in some:
+        with torch.no_grad():
+            restored = model(spoilt.to(device))
+        for k, one in enumerate((F.l1_loss, term)):
+            leaf = restored.clone().requires_grad_(True)
+            (gradient,) = torch.autograd.grad(one(leaf, reference.to(device)), leaf)
+            lengths[k] += gradient.double().norm().cpu()
+    if not bool(lengths.isfinite().all()) or lengths[1] == 0:
+        raise ValueError(f"the term has a gradient of length {float(lengths[1])} at the start: it cannot be balanced")
+    return float(share * lengths[0] / lengths[1])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A restorer that one loss has trained.
+
+    Attributes:
+        model: in evaluation mode.
+        factor: on the term beside L1; 0 where there is none.
+    """
+
+    model: Restorer
+    factor: float
+
+
+def train(
+    task: str,
+    seed: int,
+    losses: Mapping[str, Term | None],
+    photographs: Sequence[Tensor],
+    plan: Plan,
+    out: Path,
+    *,
+    identity: Mapping[str, object],
+    device: str | torch.device = "cpu",
+    progress: Callable[[str], None] | None = None,
+) -> dict[str, Trained]:
+    """Train the start and each loss's restorer; what lies finished in ``out`` is not trained again.
+
+    Args:
+        task: of ``TASKS``.
+        seed: of the network, the crops and the noise.
+        losses: name -> term beside L1, as :func:`terms` returns them.
+        photographs: uint8 (3, H, W) each, to train on.
+        plan: how.
+        out: a file for each restorer goes here.
+        identity: what else the results depend on (digests of photographs and weights): files of another are refused.
+        device: where to train.
+        progress: called with a line of text after each restorer.
+
+    Raises:
+        ValueError: an unknown task, or a file in ``out`` that is damaged or was made otherwise.
+    """
+    check_tasks([task])
+    spoil = TASKS[task]
+
+    def crops(first: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return batches(_Crops(photographs, spoil, plan, seed, first), 0, steps, 0)
+
+    def kept(name: str, build: Callable[[], Trained]) -> Trained:
+        settings = {"task": task, "seed": seed, "loss": name, "plan": asdict(plan), **identity}
+        slug = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+        path = out / f"{task}-{seed}-{slug}.pt"
+        if path.exists():
+            state = read_checkpoint(path, "cpu")
+            if state.get("settings") != settings:
+                raise ValueError(f"{path} was trained with other settings: choose another folder, or remove it")
+            model = Restorer(spoil.scale)
+            model.load_state_dict(state["model"])
+            return Trained(model.to(device).eval(), state["factor"])
+        made = build()
+        state = {"settings": settings, "model": made.model.state_dict(), "factor": made.factor}
+        write_atomically(path, lambda unfinished: torch.save(state, unfinished))
+        if progress is not None:
+            progress(f"{task}, seed {seed}: trained with {name}")
+        return made
+
+    def start() -> Trained:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = Restorer(spoil.scale).to(device)
+        model = _descend(model, crops(0, plan.start_steps), plan.start_steps, plan.learning_rate, F.l1_loss)
+        return Trained(model.eval(), 0.0)
+
+    common = kept("start", start)
+
+    def go_on(name: str, term: Term | None) -> Trained:
+        model, factor = copy.deepcopy(common.model), 0.0
+        loss: Term = F.l1_loss
+        if name == BY_MAPS and term is not None:
+            loss = term  # of L1's own scale: its weights have mean 1
+        elif term is not None:
+            some = list(islice(crops(plan.start_steps, BALANCE_BATCHES), BALANCE_BATCHES))
+            factor = factor_of(term, model, some, plan.share)
+            loss = _l1_and(term, factor)
+        batches_of = crops(plan.start_steps, plan.steps)
+        model = _descend(model.train(), batches_of, plan.steps, plan.learning_rate / 2, loss)
+        return Trained(model.eval(), factor)
+
+    return {name: kept(name, partial(go_on, name, term)) for name, term in losses.items()}
+
+
+def _l1_and(term: Term, factor: float) -> Term:
+    return lambda restored, reference: F.l1_loss(restored, reference) + factor * term(restored, reference)

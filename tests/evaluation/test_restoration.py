@@ -1,0 +1,185 @@
+"""Restorers: what they are trained with, that nothing but the loss differs, and how they are judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relqa_loss import RelationalLoss
+from relqa_loss.cli import main
+from relqa_loss.evaluation.peer_metrics import PeerMetric
+from relqa_loss.evaluation.restoration import (
+    BY_MAPS,
+    L1,
+    LOSSES,
+    OURS,
+    TASKS,
+    Plan,
+    Restorer,
+    Trained,
+    factor_of,
+    terms,
+    train,
+)
+from relqa_loss.evaluation.restoration_figures import compare, goal, grain, measures, restored, sharpness
+from relqa_loss.images import write_image
+from relqa_loss.losses import DEFAULT_WEIGHTS
+from relqa_loss.training.data import seeded
+
+PLAN = Plan(start_steps=3, steps=2, batch=2, crop=32)
+IDENTITY = {"photographs": "some", "weights": "these"}
+
+
+@pytest.fixture(scope="module")
+def photographs(make_photos: Callable[..., Tensor]) -> list[Tensor]:
+    return [(photo * 255).round().to(torch.uint8) for photo in make_photos(3, 48, 56)]
+
+
+def same(some: Trained, others: Trained) -> bool:
+    pairs = zip(some.model.parameters(), others.model.parameters(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_untrained_restorer_gives_back_what_it_gets(task: str) -> None:
+    reference = torch.rand(2, 3, 32, 48)
+    spoilt = TASKS[task].spoil(reference, seeded(1))
+    made = Restorer(TASKS[task].scale)(spoilt)
+    assert made.shape == reference.shape
+    expected = spoilt if task != "x2" else F.interpolate(spoilt, scale_factor=2.0, mode="bicubic")
+    assert torch.equal(made, expected) and not torch.equal(made, reference)
+
+
+def test_every_loss_goes_on_from_one_start_on_the_same_crops(photographs: list[Tensor], tmp_path: Path) -> None:
+    found, _ = terms([L1, OURS, BY_MAPS], DEFAULT_WEIGHTS)
+    seen: list[str] = []
+    made = train("denoise", 1, found, photographs, PLAN, tmp_path, identity=IDENTITY, progress=seen.append)
+    assert list(made) == [L1, OURS, BY_MAPS] and len(seen) == 4
+    assert made[L1].factor == 0 and made[OURS].factor > 0
+    tails = [one.model.tail.weight for one in made.values()]
+    assert not torch.equal(tails[0], tails[1]) and not torch.equal(tails[0], tails[2])
+    # L1 under another name ends where L1 ends: nothing but the loss tells the restorers apart.
+    again = train("denoise", 1, {"twin": None}, photographs, PLAN, tmp_path, identity=IDENTITY)
+    assert all(
+        torch.equal(a, b) for a, b in zip(again["twin"].model.parameters(), made[L1].model.parameters(), strict=True)
+    )
+
+
+def test_finished_restorers_are_kept_and_those_of_other_settings_refused(
+    photographs: list[Tensor], tmp_path: Path
+) -> None:
+    first = train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, identity=IDENTITY)
+    seen: list[str] = []
+    second = train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, identity=IDENTITY, progress=seen.append)
+    assert not seen
+    assert all(
+        torch.equal(a, b) for a, b in zip(first[L1].model.parameters(), second[L1].model.parameters(), strict=True)
+    )
+    with pytest.raises(ValueError, match="trained with other settings"):
+        train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, identity=IDENTITY | {"weights": "others"})
+    (tmp_path / "x2-0-start.pt").write_bytes(b"half")
+    with pytest.raises(ValueError, match="damaged"):
+        train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, identity=IDENTITY)
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_a_term_weighs_the_same_whatever_its_scale(scale: float) -> None:
+    some = [(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))]
+    term = lambda restored, reference: scale * (restored - reference).square().mean()  # noqa: E731
+    factor = factor_of(term, Restorer(1), some, 0.5)
+    leaf = some[0][0].clone().requires_grad_(True)
+    (ours,) = torch.autograd.grad(factor * term(leaf, some[0][1]), leaf)
+    (l1,) = torch.autograd.grad(F.l1_loss(leaf, some[0][1]), leaf)
+    torch.testing.assert_close(ours.norm(), 0.5 * l1.norm())
+
+
+def test_a_term_without_gradient_cannot_be_balanced() -> None:
+    some = [(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))]
+    with pytest.raises(ValueError, match="cannot be balanced"):
+        factor_of(lambda restored, reference: 0 * restored.sum(), Restorer(1), some, 1.0)
+
+
+def test_all_losses_that_are_installed_have_a_gradient() -> None:
+    found, missing = terms(LOSSES, DEFAULT_WEIGHTS)
+    assert set(found) | set(missing) == set(LOSSES)
+    reference = torch.rand(1, 3, 176, 176)
+    for name, term in found.items():
+        if term is not None:
+            leaf = (reference + 0.1 * torch.randn(reference.shape)).requires_grad_(True)
+            (gradient,) = torch.autograd.grad(term(leaf, reference), leaf)
+            assert bool(gradient.isfinite().all()) and bool(gradient.any()), name
+
+
+def test_unknown_names_offer_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'L1'"):
+        terms(["L2"], DEFAULT_WEIGHTS)
+    with pytest.raises(ValueError, match="crop must be even and at least 16, got 33"):
+        Plan(crop=33)
+    with pytest.raises(ValueError, match="share must be finite and > 0, got 0"):
+        Plan(share=0)
+
+
+def test_sharpness_and_grain_tell_blur_from_noise(make_photos: Callable[..., Tensor]) -> None:
+    reference = make_photos(1, 96, 96)
+    reference = torch.cat((reference, torch.full_like(reference, 0.4)), dim=3)
+    noisy = reference + 0.02 * torch.randn(reference.shape, generator=seeded(1))
+    soft = F.avg_pool2d(F.pad(reference, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    assert float(sharpness(soft, reference)) < 0.8 < float(sharpness(reference, reference)) == 1.0
+    assert float(sharpness(noisy, reference)) > 1.0
+    assert float(grain(reference, reference)) == 0.0
+    # Luma of equal noise in three channels has 0.67 of its deviation, a Gaussian of one pixel takes a tenth of that.
+    assert 2.5 < float(grain(noisy, reference)) < 3.6
+    assert bool(grain(noisy[..., :96], torch.rand(1, 3, 96, 96)).isnan())
+
+
+def test_judges_see_the_better_picture(loss_fn: RelationalLoss, make_photos: Callable[..., Tensor]) -> None:
+    references = list(make_photos(2, 64, 64))
+    judge = PeerMetric("mse", "torch", "0", "", "", lambda a, b: (a - b).square().mean(dim=(1, 2, 3)))
+    inputs = restored(Restorer(1), "denoise", references, 3)
+    rows = measures(inputs, references, {"mse": judge}, loss_fn)
+    assert set(rows) == {"mse", "map of blur", "map of noise", "sharpness", "grain"}
+    perfect = measures([one[None] for one in references], references, {"mse": judge}, loss_fn)
+    assert perfect["mse"] == [0.0, 0.0] == perfect["map of noise"]
+    assert min(rows["map of noise"]) > 0
+    figures = compare({OURS: [perfect], L1: [rows, rows]}, ["mse"])
+    assert figures["against"][L1]["mse"]["verdict"] == "better"
+    assert goal(figures, ["mse"]) == {"better_or_tie": {L1: 1}, "psnr_lost_db": None, "reached": True}
+    turned = compare({OURS: [rows], L1: [perfect]}, ["mse"])
+    assert turned["against"][L1]["mse"]["verdict"] == "worse" and not goal(turned, ["mse"])["reached"]
+
+
+def test_lost_psnr_alone_misses_the_goal() -> None:
+    rows = {"psnr": [-30.0, -31.0, -32.0]}
+    worse = {"psnr": [value + 0.3 for value in rows["psnr"]]}
+    figures = compare({OURS: [worse], L1: [rows]}, ["psnr"])
+    assert goal(figures, ["psnr"])["psnr_lost_db"] == pytest.approx(0.3)
+    assert goal(compare({OURS: [rows], L1: [rows]}, ["psnr"]), ["psnr"])["reached"] is True
+    assert goal(compare({L1: [rows]}, ["psnr"]), ["psnr"])["reached"] is None
+
+
+def test_command_prints_tables_and_a_figure(
+    capsys: pytest.CaptureFixture[str], make_photos: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    for index, photo in enumerate(make_photos(2, 48, 56)):
+        write_image(tmp_path / "photos" / f"{index}.png", photo)
+    options: dict[str, Any] = {
+        "--data": tmp_path / "photos", "--test": tmp_path / "photos", "--out": tmp_path / "runs",
+        "--tasks": "denoise,x2", "--losses": f"{L1};{OURS}", "--seeds": 0, "--start-steps": 2, "--steps": 1,
+        "--judges": "psnr", "--crop": 32, "--batch": 1, "--test-crop": 32, "--json": tmp_path / "out.json",
+        "--figure": tmp_path / "crops.png",
+    }  # fmt: skip
+    arguments = [str(part) for option in options.items() for part in option]
+    assert main(["benchmark", "restoration", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "goal (by most judges" in printed and "x2: means" in printed
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert set(report["tasks"]) == {"denoise", "x2"} and report["weights_sha256"]
+    assert (tmp_path / "crops.png").stat().st_size > 1000
