@@ -30,6 +30,9 @@ every axis that is not yet sure to 0, its median."""
 HEIGHT_SCALE = 0.2
 """Error of a picture's mean map, in severity units, below which the loss on it grows quadratically."""
 
+SHARE_SOFTNESS = 0.002
+"""Height, in severity units, around which an axis begins to have a share of a picture."""
+
 SINGLE = {1: 1.0}
 VALIDATION_CROPS = 4
 VALIDATION_SEVERITY = (0.3, 1.0)
@@ -130,7 +133,8 @@ def map_loss(
     true_height = mean(target.abs())
     # Errors that pixels share are what puts one picture's severity above another's.
     heights = F.smooth_l1_loss(height, true_height, reduction="none", beta=HEIGHT_SCALE)
-    share = F.normalize(height.clamp_min(0) + 1e-3, p=1, dim=1)
+    # Positive and rising everywhere, so that a height below 0 is still drawn up.
+    share = F.normalize((height + (height.square() + SHARE_SOFTNESS**2).sqrt()) / 2, p=1, dim=1)
     types = -(F.normalize(true_height, p=1, dim=1) * share.log()).sum(dim=1)
     terms = {
         "dense": over_pairs(dense.sum(dim=1)),
