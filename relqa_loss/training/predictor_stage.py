@@ -42,7 +42,8 @@ class PairBatch(NamedTuple):
     """Pairs ``a``, ``b`` (B, 3, H, W); ``maps`` (B, len(AXES), H / 2, W / 2) and their weights (B, 1, H / 2, W / 2).
 
     ``weight``: where the maps are known. ``unsigned``: where only their magnitude is, since the pair bears no trace of
-    which image was damaged (a copied patch).
+    which image was damaged (a copied patch). ``kinds_first``: (), bool, whether this is one of the steps at the start
+    that teach what is wrong rather than in which image.
     """
 
     a: Tensor
@@ -50,6 +51,7 @@ class PairBatch(NamedTuple):
     maps: Tensor
     weight: Tensor
     unsigned: Tensor
+    kinds_first: Tensor
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ class _MakePairs:
         both = (weight + unsigned).unsqueeze(1)
         small = F.avg_pool2d(both, 2)
         maps = F.avg_pool2d(maps * both, 2) / small.clamp_min(1e-6)
-        return PairBatch(a, b, maps, *(F.avg_pool2d(one.unsqueeze(1), 2) for one in (weight, unsigned)))
+        weight, unsigned = (F.avg_pool2d(one.unsqueeze(1), 2) for one in (weight, unsigned))
+        return PairBatch(a, b, maps, weight, unsigned, torch.tensor(step < config.kinds_first))
 
     def _traceless(self, recipe: Components) -> bool:
         """Whether a picture shows one operator that leaves no trace, and so what was done to it, but not to which."""
@@ -98,6 +101,7 @@ def map_loss(
     unsigned: Tensor,
     config: PredictorConfig,
     count: Callable[[Tensor], Tensor] = at_least_one,
+    kinds_first: bool | Tensor = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Dense regression of the maps, of each picture's mean magnitude by axis, and a cross-entropy on their shares.
 
@@ -108,6 +112,7 @@ def map_loss(
         unsigned: same shape: weight of magnitudes alone, where the sign is not known.
         config: weights of the terms.
         count: number of visible pairs -> what their sum is divided by; another where a batch is spread over processes.
+        kinds_first: take the shares from magnitudes, whatever their sign.
 
     Returns:
         The loss, and its terms for the log.
@@ -133,8 +138,10 @@ def map_loss(
     true_height = mean(target.abs())
     # Errors that pixels share are what puts one picture's severity above another's.
     heights = F.smooth_l1_loss(height, true_height, reduction="none", beta=HEIGHT_SCALE)
-    # Positive and rising everywhere, so that a height below 0 is still drawn up.
-    share = F.normalize((height + (height.square() + SHARE_SOFTNESS**2).sqrt()) / 2, p=1, dim=1)
+    # Positive and rising everywhere, so that a height below 0 is still drawn up. Signs are the harder lesson: while
+    # none is known yet, half of an axis's pictures would teach nothing of its kind.
+    extent = torch.where(torch.as_tensor(kinds_first, device=maps.device), mean(maps.abs()), height)
+    share = F.normalize((extent + (extent.square() + SHARE_SOFTNESS**2).sqrt()) / 2, p=1, dim=1)
     types = -(F.normalize(true_height, p=1, dim=1) * share.log()).sum(dim=1)
     terms = {
         "dense": over_pairs(dense.sum(dim=1)),
@@ -231,12 +238,12 @@ def train_predictor(
     predictor = predictor.to(device).to(memory_format=torch.channels_last)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        a, b, target, weight, unsigned = (tensor.to(device) for tensor in batch)
+        a, b, target, weight, unsigned, kinds_first = (tensor.to(device) for tensor in batch)
         pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
         maps = predictor.half_resolution_maps(pair, a, b)
-        loss, terms = map_loss(maps, target, weight, unsigned, config, share_of_count)
-        smaller = [F.avg_pool2d(one, 2) for one in (target, weight, unsigned)]
-        hint, _ = map_loss(predictor.hints(pair), smaller[0], smaller[1], smaller[2], config, share_of_count)
+        loss, terms = map_loss(maps, target, weight, unsigned, config, share_of_count, kinds_first)
+        target, weight, unsigned = (F.avg_pool2d(one, 2) for one in (target, weight, unsigned))
+        hint, _ = map_loss(predictor.hints(pair), target, weight, unsigned, config, share_of_count, kinds_first)
         return loss + config.hint_weight * hint, {**terms, "hint": hint}
 
     def validate(model: nn.Module) -> dict[str, float]:

@@ -120,6 +120,7 @@ class PredictorConfig(StageConfig):
         map_width: channels of the map decoder at stride 4.
         type_weight: weight of the cross-entropy on the share of each axis, beside the dense regression.
         height_weight: weight of the error of each picture's mean magnitude on each axis.
+        kinds_first: steps at the start in which the shares are taken from magnitudes, whatever their sign.
         hint_weight: weight of the same loss on the maps read linearly from the pair network, which the scorer sees.
         two_operators: share of pictures that two operators act on, each in its own region.
         both_distorted: share of pairs in which neither image is the original.
@@ -131,6 +132,7 @@ class PredictorConfig(StageConfig):
     map_width: int = 48
     type_weight: float = 0.3
     height_weight: float = 1.0
+    kinds_first: int = 0
     hint_weight: float = 0.3
     two_operators: float = 0.25
     both_distorted: float = 0.15

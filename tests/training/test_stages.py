@@ -114,6 +114,20 @@ def test_an_error_that_pixels_share_costs_more_than_one_that_cancels() -> None:
     assert cancelling < shared
 
 
+def test_at_first_a_kind_is_named_whatever_its_sign_which_other_terms_teach() -> None:
+    target, weight = one_axis("blur", 0.8), torch.ones(1, 1, 8, 8)
+    unsigned = torch.zeros_like(weight)
+    right, wrong = (map_loss(maps, target, weight, unsigned, CONFIG, kinds_first=True)[1] for maps in (target, -target))
+    assert torch.equal(right["types"], wrong["types"])
+    assert right["dense"] < wrong["dense"] and right["heights"] < wrong["heights"]
+
+
+def test_the_steps_of_kinds_first_end(recipe: Recipe, photographs: Photographs) -> None:
+    early = dataclasses.replace(recipe, predictor=dataclasses.replace(recipe.predictor, kinds_first=2))
+    make = _MakePairs(photographs.training, early, DistortionEngine(), range(1))
+    assert [bool(make(step).kinds_first) for step in (0, 1, 2, 3)] == [True, True, False, False]
+
+
 @pytest.mark.parametrize("size", [0.05, 0.4, 0.8])
 def test_descending_from_the_wrong_sign_leads_to_the_right_one(size: float) -> None:
     target, weight = one_axis("shift_y", 0.8), torch.ones(1, 1, 8, 8)
@@ -239,7 +253,7 @@ def test_a_few_steps_on_one_batch_lower_the_loss(recipe: Recipe, photographs: Ph
     losses = []
     for _ in range(25):
         pair = predictor.relate(batch.a, batch.b, predictor.encode(batch.a), predictor.encode(batch.b))
-        loss, _ = loss_of(predictor.half_resolution_maps(pair, batch.a, batch.b), *batch[2:])
+        loss, _ = loss_of(predictor.half_resolution_maps(pair, batch.a, batch.b), *batch[2:5])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
