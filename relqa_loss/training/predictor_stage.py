@@ -141,7 +141,7 @@ def map_loss(
     # Positive and rising everywhere, so that a height below 0 is still drawn up. Signs are the harder lesson: while
     # none is known yet, half of an axis's pictures would teach nothing of its kind.
     extent = torch.where(torch.as_tensor(kinds_first, device=maps.device), mean(maps.abs()), height)
-    share = F.normalize((extent + (extent.square() + SHARE_SOFTNESS**2).sqrt()) / 2, p=1, dim=1)
+    share = F.normalize(_rising(extent), p=1, dim=1)
     types = -(F.normalize(true_height, p=1, dim=1) * share.log()).sum(dim=1)
     terms = {
         "dense": over_pairs(dense.sum(dim=1)),
@@ -149,6 +149,13 @@ def map_loss(
         "types": over_pairs(types),
     }
     return terms["dense"] + config.height_weight * terms["heights"] + config.type_weight * terms["types"], terms
+
+
+def _rising(height: Tensor) -> Tensor:
+    """``(x + sqrt(x^2 + s^2)) / 2``, s being ``SHARE_SOFTNESS``: > 0, near x above s, falling as 1 / |x| below -s."""
+    root = (height.square() + SHARE_SOFTNESS**2).sqrt()
+    # Below 0 the sum would be a difference of nearly equal numbers.
+    return torch.where(height < 0, SHARE_SOFTNESS**2 / (root + height.abs()), root + height) / 2
 
 
 @torch.no_grad()

@@ -114,6 +114,14 @@ def test_an_error_that_pixels_share_costs_more_than_one_that_cancels() -> None:
     assert cancelling < shared
 
 
+def test_a_map_that_is_far_on_the_wrong_side_is_still_drawn_back_by_its_share() -> None:
+    target, weight = one_axis("shift_x", 1.0), torch.ones(1, 1, 8, 8)
+    maps = one_axis("shift_x", -50.0).requires_grad_()
+    (slope,) = torch.autograd.grad(loss_of(maps, target, weight)[1]["types"], maps)
+    expected = -1 / 50 / 64  # -log of 1 / |x|, spread over the pixels
+    torch.testing.assert_close(slope[:, AXES.index("shift_x")], torch.full((1, 8, 8), expected), rtol=0.01, atol=0)
+
+
 def test_at_first_a_kind_is_named_whatever_its_sign_which_other_terms_teach() -> None:
     target, weight = one_axis("blur", 0.8), torch.ones(1, 1, 8, 8)
     unsigned = torch.zeros_like(weight)
