@@ -125,7 +125,8 @@ class TiledPair:
     def terms(self) -> DistanceTerms:
         """Distance terms with the axes' factors."""
         total: _Sums | None = None
-        for rows, columns, windows in self._windows(self.predictor.margin):
+        weights = () if self.weight is None else (self.weight,)
+        for rows, columns, windows in self._windows(self.predictor.margin, self.a, self.b, *weights):
             part = self._run(partial(self._sums, rows, columns), windows)
             total = part if total is None else _Sums(*(x + y for x, y in zip(total, part, strict=True)))
         if total is None:
@@ -138,7 +139,7 @@ class TiledPair:
     def judgement(self) -> Tensor:
         """The unanchored judgement (B,) of :meth:`RelationalScorer.judge`."""
         total: Tensor | None = None
-        for rows, columns, windows in self._windows(self.predictor.map_margin):
+        for rows, columns, windows in self._windows(self.predictor.map_margin, self.a, self.b):
             part = self._run(partial(self._judgement, rows, columns), windows)
             total = part if total is None else total + part
         if total is None:
@@ -150,7 +151,7 @@ class TiledPair:
         height, width = self.a.shape[-2:]
         pieces = (
             (rows, columns, self._run(partial(self._maps, rows, columns), windows))
-            for rows, columns, windows in self._windows(self.predictor.map_margin)
+            for rows, columns, windows in self._windows(self.predictor.map_margin, self.a, self.b)
         )
         if self._records():
             strips: dict[Span, list[Tensor]] = {}
@@ -166,10 +167,9 @@ class TiledPair:
             raise AssertionError("a picture has at least one tile")
         return whole
 
-    def _windows(self, margin: int) -> Iterator[tuple[Span, Span, tuple[Tensor, ...]]]:
-        """Each tile with the windows, ``margin`` larger, of a, b and, if there is one, of the weight."""
+    def _windows(self, margin: int, *images: Tensor) -> Iterator[tuple[Span, Span, tuple[Tensor, ...]]]:
+        """Each tile with the windows, ``margin`` larger, of every image (B, C, H, W)."""
         height, width = self.a.shape[-2:]
-        images = (self.a, self.b) if self.weight is None else (self.a, self.b, self.weight)
         for rows in spans(height, self.tile, margin):
             # Rows first: the gradient of a cut is a picture of the size that was cut from.
             strips = [image[:, :, rows.window] for image in images]
@@ -203,7 +203,7 @@ class TiledPair:
             (pixel_error(a[inside], b[inside]) * here).sum(dim=(1, 2, 3)),
         )
 
-    def _judgement(self, rows: Span, columns: Span, a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
+    def _judgement(self, rows: Span, columns: Span, a: Tensor, b: Tensor) -> Tensor:
         a, b = self.unit_range(a), self.unit_range(b)
         pair = self._pair(a, b)
         maps = self.predictor.half_resolution_maps(pair, a, b)
@@ -213,7 +213,7 @@ class TiledPair:
             total = total + added / self._cells(stride)
         return total
 
-    def _maps(self, rows: Span, columns: Span, a: Tensor, b: Tensor, weight: Tensor | None = None) -> Tensor:
+    def _maps(self, rows: Span, columns: Span, a: Tensor, b: Tensor) -> Tensor:
         a, b = self.unit_range(a), self.unit_range(b)
         return self.predictor.decode(self._pair(a, b), a, b)[..., rows.pixels, columns.pixels]
 

@@ -79,12 +79,14 @@ def run_card(args: argparse.Namespace) -> int:
     from ..evaluation.model_card import model_card, sources_of
 
     config = weights.load(args.folder).config
-    evaluation = read_json(args.engine)
+    if "provenance" not in config:
+        raise ValueError(f"{args.folder} does not say how its weights were made: its config.json has no provenance")
+    evaluation = _report(args.engine, "engine", "per_operator")
     _check_weights(args.engine, evaluation.get("weights_sha256"), config["files"])
-    jury = None if args.jury is None else read_json(args.jury)
+    jury = None if args.jury is None else _report(args.jury, "jury", "setup")
     if jury is not None:
         _check_weights(args.jury, jury["setup"].get("weights_sha256"), config["files"])
-    human = [read_json(path) for path in args.human]
+    human = [_report(path, "human", "weights") for path in args.human]
     for path, report in zip(args.human, human, strict=True):
         _check_weights(path, report["weights"]["files"], config["files"])
     provenance, old = config["provenance"], args.folder / weights.CARD_FILE
@@ -100,7 +102,7 @@ def run_card(args: argparse.Namespace) -> int:
         provenance,
         evaluation,
         sources,
-        held_out=None if args.held_out is None else read_json(args.held_out),
+        held_out=None if args.held_out is None else _report(args.held_out, "engine", "per_operator"),
         jury=jury,
         human=human,
         figure=figure is not None or (args.folder / weights.FIGURE_FILE).is_file(),
@@ -108,6 +110,14 @@ def run_card(args: argparse.Namespace) -> int:
     weights.save_card(args.folder, text, figure)
     note(f"written: {old}")
     return 0
+
+
+def _report(path: Path, kind: str, key: str) -> dict[str, Any]:
+    """What a benchmark wrote, told by a key that only this kind has."""
+    report = read_json(path)
+    if key not in report:
+        raise ValueError(f"{path} is not what relqa benchmark {kind} --json writes: it has no {key!r}")
+    return report
 
 
 def _check_weights(path: Path, measured: object, files: object) -> None:

@@ -53,9 +53,11 @@ def run(args: argparse.Namespace) -> int:
     from ..evaluation.peer_metrics import load_metrics
     from ..evaluation.restoration import LOSSES, TASKS, Plan, check_tasks, terms, train
     from ..evaluation.restoration_figures import JUDGES, compare, goal, measures, restored
+    from ..figures_distortions import check_ending
     from ..images import central_crop, read_folder
     from ..losses import RelationalLoss
     from ..training.data import load_photographs
+    from ..validation import MIN_SIDE
 
     plan = Plan(args.start_steps, args.steps, args.batch, args.crop, share=args.share)
     tasks = check_tasks(args.tasks or list(TASKS))
@@ -64,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
     too_large = [name for name, judge in judges.items() if judge.min_side > args.test_crop]
     if too_large:
         raise ValueError(f"--test-crop must be larger for {', '.join(too_large)}, got {args.test_crop}")
+    if args.test_crop < MIN_SIDE or args.test_crop % 2:
+        raise ValueError(f"--test-crop must be even and at least {MIN_SIDE}, got {args.test_crop}")
+    if args.figure is not None:
+        check_ending(args.figure)
     for name, reason in (missing | absent).items():
         note(f"{name} left out: {reason}")
     loss_fn = RelationalLoss(args.weights)

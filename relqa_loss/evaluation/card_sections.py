@@ -51,7 +51,7 @@ def figures(evaluation: Mapping[str, Any]) -> str:
         f"{', '.join(map(str, evaluation['severities']))}, seed {evaluation['seed']}; operators weigh equally.\n\n"
         f"| Figure | Measured | Target | |\n|---|---|---|---|\n{_lines(rows)}\n"
         f"Without a target:\n\n| Figure | Measured |\n|---|---|\n{_lines(further)}\n"
-        f"Severity by axis (Spearman of the mean |map| with severity): {_by_axis(evaluation)}.\n\n"
+        f"Severity by axis (Spearman of the mean |map| with severity as laid down): {_by_axis(evaluation)}.\n\n"
         f"Operators whose axis is named least reliably: {weak or 'none is ever named wrong'}.\n"
     )
 

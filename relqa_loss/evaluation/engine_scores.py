@@ -70,7 +70,7 @@ def evaluate(
     """Take the engine-based figures.
 
     Args:
-        loss_fn: what is measured; only ``relate`` is called, without gradients.
+        loss_fn: what is measured, without gradients: ``relate``, and ``prepare`` and ``info`` of a ``RelationalLoss``.
         photographs: images (3, H, W) in [0, 1], of any sizes; figures belong to the device and dtype they have.
         distortions: operators or their names; None for every operator of the bank that can run here.
         severities: severities of the axis, sign, leakage, severity and unanchored figures, rising, in (0, 1].
@@ -89,7 +89,8 @@ def evaluate(
         ``per_operator``: the same figures by operator, with the number of pairs and of those left out.
         ``without_sign``: operators left out of the sign figures. ``seed``, ``photographs``, ``crop``, ``severities``,
         ``ladder``.
-        ``two_operator_top3``: pictures of two operators on which right axes of both are among the three strongest.
+        ``two_operator_top3``: pictures of two operators on which different right axes of both are among the three
+        strongest; ``two_operator_pictures``, ``dominance_pairs``, ``photographs_per_operator``: numbers of cases.
         ``shift_endpoint_error_px``: of displacements up to 4 pixels, lower is better. ``transitivity``: triples
         without a cycle, ``all``, of ``one_operator`` (mean over operators) and ``mixed``. ``scene_spearman``: of
         distance with severity over all photographs, ``median`` and ``min`` over operators. ``panel_agreement`` and

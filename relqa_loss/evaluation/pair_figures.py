@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -56,15 +56,21 @@ def measure_pairs(
             best, channels = strength.topk(TOP, dim=1)
             # Maps of zeros name nothing.
             named = {AXES[k] for k, value in zip(channels[0].tolist(), best[0].tolist(), strict=True) if value > 0}
-            right = all(named & set(table[component.name].right_axes) for component in recipe)
+            right = told_apart(named, *(table[component.name] for component in recipe))
             rows[one.name].top_three.add(torch.tensor([right]), torch.tensor([True]))
 
 
+def told_apart(named: Collection[str], one: Distortion, other: Distortion) -> bool:
+    """Whether two different axes among those named are right, one for each operator."""
+    return any(x in named and y in named and x != y for x in one.right_axes for y in other.right_axes)
+
+
 def plan_pairs(one: Distortion, others: Sequence[Distortion], seed: int) -> list[Recipe]:
-    """Recipes of one operator with up to ``LEADS`` random partners, none of which undoes what it does."""
+    """Recipes of one operator with up to ``LEADS`` random partners: none undoes what it does, or does just the same."""
     draws = Draws(stable_seed(f"pairs of {one.name}", seed))
     recipes: list[Recipe] = []
-    for other in draws.shuffled([other for other in others if other.name != one.name]):
+    partners = [other for other in others if other.name != one.name and told_apart(AXES, one, other)]
+    for other in draws.shuffled(partners):
         if len(recipes) == LEADS:
             break
         # The engine leaves out a partner that cancels the first.

@@ -44,8 +44,9 @@ def panel_agreement(
 
     Returns:
         ``panel_agreement`` and ``panel_agreement_without_opinion_constants``: ``value``, ``low`` and ``high`` of the
-        95 % interval, ``members`` and ``pictures``; the second also ``lead``, the paired difference of the first from
-        it. Both None without piq, without photographs that are large enough, or without an operator on pixels.
+        95 % interval (None for a single photograph), ``members`` and ``pictures``; the second also ``lead``, the paired
+        difference of the first from it. Both None without piq, without photographs that are large enough, or without an
+        operator on pixels.
     """
     nothing = {"panel_agreement": None, "panel_agreement_without_opinion_constants": None}
     large = [photo for photo in photographs if min(photo.shape[1:]) >= SIDE]
@@ -69,11 +70,16 @@ def panel_agreement(
     counts = statistics.bootstrap_counts(len(large), DRAWS, seed)
     drawn = statistics.pooled_spearman(values, pairs, cases, counts)
     whole, independent = (drawn[pair] for pair in pairs)
+
+    def estimate(values: statistics.Array) -> dict[str, float | None]:
+        unknown = {"low": None, "high": None} if len(large) < 2 else {}
+        return {**statistics.estimate(values), **unknown}
+
     return {
-        "panel_agreement": {**statistics.estimate(whole), "members": members, "pictures": len(distances)},
+        "panel_agreement": {**estimate(whole), "members": members, "pictures": len(distances)},
         "panel_agreement_without_opinion_constants": {
-            **statistics.estimate(independent),
-            "lead": statistics.estimate(whole - independent),
+            **estimate(independent),
+            "lead": estimate(whole - independent),
             "members": free,
             "pictures": len(distances),
         },

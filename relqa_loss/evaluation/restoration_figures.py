@@ -115,7 +115,7 @@ def compare(
     Returns:
         ``mean``: loss -> measure -> mean over seeds and photographs. ``against``: loss -> judge -> ``difference`` (ours
         minus theirs: negative = ours is better), ``low``, ``high`` (95 % bootstrap over photographs, seeds averaged)
-        and ``verdict``: better, worse or tie.
+        and ``verdict``: better, worse, tie, or unknown for a single photograph.
     """
     photo = {name: _by_photograph(rows) for name, rows in tables.items()}
     mean = {name: {key: float(np.nanmean(values)) for key, values in of.items()} for name, of in photo.items()}
@@ -133,10 +133,17 @@ def _by_photograph(rows: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, N
 
 
 def _verdict(differences: NDArray[np.float64], seed: int) -> dict[str, Any]:
+    mean = float(differences.mean())
+    if differences.size < 2:
+        return {"difference": mean, "low": None, "high": None, "verdict": "unknown"}
     means = [differences[chosen].mean() for chosen in group_resamples(range(differences.size), RESAMPLES, seed)]
     low, high = interval(means)
-    verdict = "better" if high < 0 else "worse" if low > 0 else "tie"
-    return {"difference": float(differences.mean()), "low": low, "high": high, "verdict": verdict}
+    return {
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "verdict": "better" if high < 0 else "worse" if low > 0 else "tie",
+    }
 
 
 def goal(figures: Mapping[str, Any], judges: Sequence[str]) -> dict[str, Any]:
@@ -147,11 +154,13 @@ def goal(figures: Mapping[str, Any], judges: Sequence[str]) -> dict[str, Any]:
         judges: names of the judges.
 
     Returns:
-        ``better_or_tie``: rival -> number of judges by which ours is not worse; ``psnr_lost_db``: beside plain L1, None
-        where that was not measured; ``reached``: None without a rival.
+        ``better_or_tie``: rival -> number of judges by which ours is better or ties; ``psnr_lost_db``: beside plain L1,
+        None where that was not measured; ``reached``: None unless that and every rival were.
     """
     rivals = {name: figures["against"][name] for name in RIVALS if name in figures["against"]}
-    held = {name: sum(by[judge]["verdict"] != "worse" for judge in judges) for name, by in rivals.items()}
+    held = {name: sum(by[judge]["verdict"] in ("better", "tie") for judge in judges) for name, by in rivals.items()}
     lost = rivals[L1]["psnr"]["difference"] if L1 in rivals and "psnr" in judges else None
-    reached = all(2 * count > len(judges) for count in held.values()) and (lost is None or lost <= MOST_LOST)
-    return {"better_or_tie": held, "psnr_lost_db": lost, "reached": reached if rivals else None}
+    reached = None
+    if lost is not None and len(rivals) == len(RIVALS):
+        reached = lost <= MOST_LOST and all(2 * count > len(judges) for count in held.values())
+    return {"better_or_tie": held, "psnr_lost_db": lost, "reached": reached}

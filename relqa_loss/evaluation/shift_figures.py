@@ -29,13 +29,13 @@ def measure_shift(
         distortion: an operator with ``flow``.
         reference: (B, 3, H, W) in [0, 1].
         severities: of the pictures.
-        draw: of the operator, the same at every severity.
+        draw: of the operator on the first picture; the next has the next. The same at every severity.
         row: takes one error a picture, in pixels; pictures without a visible pixel within reach give none.
     """
     engine = DistortionEngine([distortion])
     for severity in severities:
-        recipe = (Component(distortion.name, severity, "whole", draw),)
-        triplet = engine.render(reference, [recipe] * len(reference))
+        recipes = [(Component(distortion.name, severity, "whole", draw + k),) for k in range(len(reference))]
+        triplet = engine.render(reference, recipes)
         true = triplet.maps[:, _SHIFTS] * PIXELS_PER_UNIT_SHIFT
         maps = loss_fn.relate(triplet.distorted, reference).maps
         error = (maps[:, _SHIFTS].to(true.dtype) * PIXELS_PER_UNIT_SHIFT - true).norm(dim=1)

@@ -18,7 +18,7 @@ class Figure:
     Attributes:
         title: for people.
         path: keys that lead to it in the dictionary of :func:`.engine_scores.evaluate`.
-        unit: a share is shown in percent, a coefficient as it is.
+        unit: a share is shown in percent, a coefficient as it is, pixels with two places.
     """
 
     title: str

@@ -13,7 +13,7 @@ from relqa_loss.distortions.record import Distortion
 from relqa_loss.evaluation import panel_figures
 from relqa_loss.evaluation.engine_rows import Row
 from relqa_loss.evaluation.order_figures import count_mixed, count_triples
-from relqa_loss.evaluation.pair_figures import LEADS, measure_pairs, plan_pairs
+from relqa_loss.evaluation.pair_figures import LEADS, measure_pairs, plan_pairs, told_apart
 from relqa_loss.evaluation.panel_figures import PICTURES, panel_agreement
 from relqa_loss.evaluation.scene_figures import measure_scenes
 from relqa_loss.evaluation.shift_figures import measure_shift
@@ -117,6 +117,16 @@ def test_partners_are_several_and_none_undoes_the_first() -> None:
     partners = [{component.name for component in recipe} - {"soft"} for recipe in recipes]
     assert len(recipes) == LEADS == len(set(map(frozenset, partners)))
     assert all("sharp" not in one for one in partners)
+
+
+def test_one_axis_does_not_answer_for_two_operators() -> None:
+    strip = Distortion("strip", "sensor", {"noise": 1.0, "banding": 0.5}, (0.0, 1.0), apply=_grain)
+    assert not told_apart(AXES, GRAIN, GRAIN)
+    assert told_apart({"noise", "banding"}, GRAIN, strip)
+    assert not told_apart({"noise"}, GRAIN, strip)
+    assert all(len({one.name for one in recipe} - {"grain"}) == 1 for recipe in plan_pairs(GRAIN, (GRAIN, strip), 0))
+    twin = Distortion("twin", "sensor", {"noise": 1.0}, (0.0, 1.0), apply=_grain)
+    assert plan_pairs(GRAIN, (GRAIN, twin), 0) == []
 
 
 def test_an_operator_without_trace_takes_no_part_in_pairs() -> None:
