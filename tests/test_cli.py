@@ -29,6 +29,7 @@ COMMANDS = [
     ["benchmark", "engine"],
     ["benchmark", "speed"],
     ["benchmark", "recovery"],
+    ["benchmark", "line"],
     ["benchmark", "calibration"],
     ["benchmark", "severity"],
     ["benchmark", "tiers"],
@@ -408,6 +409,40 @@ def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):
     assert all(set(row) == {"start", "RelationalLoss", "L1"} for row in table["psnr"].values())
 
 
+def test_benchmark_recovery_takes_axes_writes_a_sheet_and_says_what_was_wanted(capsys, tmp_path, files):
+    pytest.importorskip("matplotlib")
+    sheet = tmp_path / "sheet.webp"
+    arguments = ["--data", files, "--limit", 1, "--crop", 32, "--steps", 1, "--with", "noise, blur", "--figure", sheet]
+    code, out, err = run(capsys, "benchmark", "recovery", *arguments)
+    table = json.loads(out)
+    names = ["start", "RelationalLoss", "noise alone", "blur alone"]
+    assert code == 0 and all(list(row) == names for row in table["grain"].values())
+    assert read_image(sheet).shape[2] > 5 * 32 and sheet.stat().st_size < 400_000
+    assert [one["target"] for one in table["targets"]] == [40.0, 34.0, 32.0, 30.0, 38.0, 38.0]
+    assert {one["verdict"] for one in table["targets"]} <= {"reached", "short"}
+    assert "target >= 40.0 dB: short" in err and "meant for crops of 192 pixels" in err
+    assert len(table["weights_sha256"]) == 2
+
+
+def test_benchmark_recovery_goes_on_without_a_package_and_says_how_to_get_it(capsys, files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "piq", None)
+    arguments = ["--data", files, "--limit", 1, "--crop", 32, "--steps", 1, "--with", "ms-ssim,l1"]
+    code, out, err = run(capsys, "benchmark", "recovery", *arguments)
+    table = json.loads(out)
+    assert code == 0 and list(table["psnr"]["grey field"]) == ["start", "RelationalLoss", "L1"]
+    assert "left out: MS-SSIM, " in err and "pip install piq" in err and list(table["left_out"]) == ["MS-SSIM"]
+
+
+def test_benchmark_line_reports_the_share_that_rises(capsys, tmp_path, files):
+    target = tmp_path / "line.json"
+    arguments = ["--data", files, "--limit", 1, "--crop", 48, "--operators", "darken,gaussian_blur", "--json", target]
+    code, out, err = run(capsys, "benchmark", "line", *arguments)
+    study = json.loads(out)
+    assert code == 0 and study == json.loads(target.read_text())
+    assert study["pairs"] == 8 and list(study["per_operator"]) == ["darken", "gaussian_blur"]
+    assert study["targets"][0]["target"] == 0.99 and "target >= 99.0 %" in err
+
+
 def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
     pytest.importorskip("matplotlib")
     code, out, _ = run(capsys, "demo", "--out", tmp_path, "--steps", 40)
@@ -434,6 +469,12 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
         (["benchmark", "targets", "--json", "nothing.json"], "nothing.json cannot be read"),
         (["benchmark", "targets", "--json", "ref.png"], "ref.png is not valid JSON"),
         (["benchmark", "recovery", "--data", ".", "--crop", "32", "--steps", "0"], "steps must be at least 1, got 0"),
+        (
+            ["benchmark", "recovery", "--data", ".", "--crop", "32", "--with", "l2"],
+            "unknown loss 'l2'; did you mean 'l1'",
+        ),
+        (["benchmark", "recovery", "--data", ".", "--figure", "a.png"], "must be a file that ends in .webp, got a.png"),
+        (["benchmark", "line", "--data", ".", "--operators", "darkn"], "did you mean 'darken'"),
         (["demo", "--out", "x", "--steps", "-3"], "steps must be at least 1, got -3"),
     ],
 )

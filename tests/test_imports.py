@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("relation", "validation", "layers", "displacement", "decoder", "words", "images", "settings", "prepared"),
     ("predictor", "scorer", "weights"),
     ("losses", "tiles", "distortions"),
-    ("selection", "figures", "figures_distortions", "figures_failures", "figures_severity"),
+    ("selection", "figures", "figures_distortions", "figures_failures", "figures_recovery", "figures_severity"),
     ("training", "evaluation", "demo"),
     ("cli", "integrations"),
 )
@@ -50,6 +50,8 @@ NEIGHBOURS = {
     ("demo", "evaluation"),
     ("figures_distortions", "figures"),
     ("figures_failures", "figures"),
+    ("figures_recovery", "figures"),
+    ("figures_recovery", "figures_failures"),
 }
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -60,6 +62,7 @@ ON_DEMAND = {
     "figures": {"matplotlib"},
     "figures_distortions": {"matplotlib"},
     "figures_failures": {"matplotlib"},
+    "figures_recovery": {"matplotlib"},
     "figures_severity": {"matplotlib"},
     "distortions": {"PIL", "piq"},
     "evaluation": {"openpyxl", "scipy"},

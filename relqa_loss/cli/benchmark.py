@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from .benchmark_card import add_card
+from .benchmark_descent import add_descent
 from .benchmark_engine import add_kinds
 from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
 from .human import add_human
@@ -43,19 +44,12 @@ def add_commands(commands: Commands) -> None:
     speed.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     add_loss_arguments(speed)
     speed.set_defaults(run=run_speed)
-    recovery = command(kinds, "recovery", "Does descending the loss bring photographs back? PSNR beside plain L1.")
-    recovery.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
-    recovery.add_argument("--limit", type=int, default=4, help="use at most this many photographs (default: 4)")
-    recovery.add_argument("--crop", type=int, default=192, help="side of the central crops in pixels (default: 192)")
-    recovery.add_argument("--steps", type=int, default=300, help="Adam steps (default: 300)")
-    recovery.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
-    add_loss_arguments(recovery)
-    recovery.set_defaults(run=run_recovery)
     gradients = command(kinds, "gradients", "The largest gradient of the distance that search and ascent find.")
     gradients.add_argument("--side", type=int, default=48, help="side of the pictures in pixels (default: 48)")
     gradients.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     add_loss_arguments(gradients)
     gradients.set_defaults(run=run_gradients)
+    add_descent(kinds)
     add_kinds(kinds)
     add_throughput(kinds)
     add_human(kinds)
@@ -113,20 +107,4 @@ def run_gradients(args: argparse.Namespace) -> int:
     print_json(report)
     if args.json is not None:
         write_json(args.json, report)
-    return 0
-
-
-def run_recovery(args: argparse.Namespace) -> int:
-    """Descent from degraded copies."""
-    from ..evaluation.recovery import Loss, absolute_error, recovery_table
-    from ..images import central_crop, read_folder
-
-    folder = read_folder(args.data, args.limit)
-    note_skipped(folder.skipped)
-    losses: dict[str, Loss] = {"RelationalLoss": make_loss(args, reduction="none"), "L1": absolute_error}
-    crops = [central_crop(image, args.crop).to(args.device) for image in folder.images]
-    table = recovery_table(losses, crops, steps=args.steps, progress=note)
-    print_json(table)
-    if args.json is not None:
-        write_json(args.json, table)
     return 0

@@ -1,1 +1,1 @@
-"""Figures of merit: engine-based scores, speed, recovery by descent, and the model card made from them."""
+"""Figures of merit: engine-based scores, speed, recovery by descent, lines, and the model card made from them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -67,6 +68,32 @@ def crop_of(photo: Tensor, crop: int | None, seed: int) -> Tensor:
     random = np.random.default_rng(seed)
     top, left = (int(random.integers(max(0, side - crop) + 1)) for side in photo.shape[1:])
     return photo[None, :, top : top + crop, left : left + crop]
+
+
+def check_cases(photographs: Sequence[Tensor], severities: Sequence[float], share: int) -> tuple[float, ...]:
+    """The severities as numbers; ValueError unless these photographs can be degraded so.
+
+    Args:
+        photographs: images (3, H, W), at least one.
+        severities: rising, in (0, 1].
+        share: photographs for each operator, at least 1.
+    """
+    if len(photographs) == 0:
+        raise ValueError("photographs must hold at least one image, got none")
+    for index, photo in enumerate(photographs):
+        if photo.ndim != 3 or photo.shape[0] != 3:
+            raise ValueError(f"photographs[{index}] must have shape (3, H, W), got {tuple(photo.shape)}")
+    steps = tuple(float(s) for s in severities)
+    if not steps or any(not 0 < s <= 1 for s in steps) or any(b <= a for a, b in pairwise(steps)):
+        raise ValueError(f"severities must rise within (0, 1], got {severities}")
+    if share < 1:
+        raise ValueError(f"photographs_per_operator must be at least 1, got {share}")
+    return steps
+
+
+def dealt(pictures: Sequence[Tensor], index: int, share: int) -> list[Tensor]:
+    """The pictures of the operator with this index: so many, round-robin."""
+    return [pictures[(index * share + k) % len(pictures)] for k in range(share)]
 
 
 def batches(pictures: Sequence[Tensor], most: int | None = None) -> Iterator[Tensor]:

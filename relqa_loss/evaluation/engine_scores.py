@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,9 @@ from .engine_cases import (
     Comparer,
     any_visible,
     batches,
+    check_cases,
     crop_of,
+    dealt,
     differ,
     generator_for,
     of_weights,
@@ -100,7 +102,7 @@ def evaluate(
     Raises:
         ValueError: no photographs, a photograph of the wrong shape, no operators, or bad severities.
     """
-    steps = _check(photographs, severities, photographs_per_operator)
+    steps = check_cases(photographs, severities, photographs_per_operator)
     bank = DistortionEngine(distortions).distortions
     pictures = [crop_of(photo, crop, seed + index) for index, photo in enumerate(photographs)]
     share = min(photographs_per_operator, len(pictures))
@@ -108,8 +110,7 @@ def evaluate(
     with torch.no_grad():
         for index, distortion in enumerate(bank):
             row = rows[distortion.name] = Row()
-            dealt = [pictures[(index * share + k) % len(pictures)] for k in range(share)]
-            for number, reference in enumerate(batches(dealt)):
+            for number, reference in enumerate(batches(dealt(pictures, index, share))):
                 draw = seed * SEED_STRIDE + index * 1009 + number
                 distorted = _measure_ladder(loss_fn, distortion, reference, steps, draw, row)
                 _measure_region(loss_fn, distortion, reference, REGION_KINDS[(index + number) % 2], draw, row)
@@ -137,20 +138,6 @@ def evaluate(
     result["severities"] = list(steps)
     result["ladder"] = list(LADDER)
     return result
-
-
-def _check(photographs: Sequence[Tensor], severities: Sequence[float], share: int) -> tuple[float, ...]:
-    if len(photographs) == 0:
-        raise ValueError("photographs must hold at least one image, got none")
-    for index, photo in enumerate(photographs):
-        if photo.ndim != 3 or photo.shape[0] != 3:
-            raise ValueError(f"photographs[{index}] must have shape (3, H, W), got {tuple(photo.shape)}")
-    steps = tuple(float(s) for s in severities)
-    if not steps or any(not 0 < s <= 1 for s in steps) or any(b <= a for a, b in pairwise(steps)):
-        raise ValueError(f"severities must rise within (0, 1], got {severities}")
-    if share < 1:
-        raise ValueError(f"photographs_per_operator must be at least 1, got {share}")
-    return steps
 
 
 def _measure_ladder(

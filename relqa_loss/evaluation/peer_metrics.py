@@ -184,6 +184,8 @@ def _stlpips() -> Function:
 class _OnceForEqual(nn.Module):
     """A trunk that looks once at a batch of one picture repeated: pictures of one reference cost half.
 
+    Not where gradients are wanted: the first picture would get those of all.
+
     Args:
         trunk: pictures (B, 3, H, W) -> features, several (B, ...).
     """
@@ -194,7 +196,7 @@ class _OnceForEqual(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Features of the batch."""
-        if bool((images[1:] == images[:1]).all()):
+        if not images.requires_grad and bool((images[1:] == images[:1]).all()):
             return [one.expand(len(images), *one.shape[1:]) for one in self.trunk(images[:1])]
         return list(self.trunk(images))
 

@@ -1,25 +1,41 @@
-"""Does descending a loss bring a picture back? Degraded copies, Adam, PSNR before and after."""
+"""Does descending a loss bring a picture back? Degraded copies, Adam; PSNR and artefacts before and after."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from ..distortions import by_name
+from .artefacts import checkerboard, grain
 from .psnr import psnr
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from .recovery_losses import Loss
 
 STEPS = 300
 LEARNING_RATE = 0.02
 
 
-def absolute_error(pred: Tensor, ref: Tensor) -> Tensor:
-    """Plain L1, one value per image: (B,)."""
-    return (pred - ref).abs().mean(dim=(1, 2, 3))
+START = "start"
+"""Where a table has what a descent began with, beside the losses."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What came of descending several losses.
+
+    Attributes:
+        table: JSON-able: ``steps``, ``learning_rate``, ``pictures`` (how many), ``size`` (height, width), and figures
+            by start and loss, each with ``START`` as the first: ``psnr`` in dB and ``checkerboard``,
+            ``checkerboard_steps``, ``grain`` of :mod:`.artefacts`, means over pictures, and ``lowest_psnr``, the
+            picture that came back worst.
+        pictures: start -> ``START`` or name of a loss -> (3, H, W) in [0, 1], of the first reference.
+    """
+
+    table: dict[str, Any]
+    pictures: dict[str, dict[str, Tensor]]
 
 
 def starts(reference: Tensor, seed: int = 0) -> dict[str, Tensor]:
@@ -88,15 +104,15 @@ def recovery_table(
     steps: int = STEPS,
     learning_rate: float = LEARNING_RATE,
     progress: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
-    """PSNR in dB, mean over pictures, before and after descending each loss from each start.
+) -> Recovery:
+    """Descend each loss from each start.
 
     Args:
         losses: by name; with one value per image, see :func:`recover`.
         references: pictures (3, H, W) in [0, 1], all of one size.
         steps: of Adam.
         learning_rate: of Adam.
-        progress: called with a line of text after each start.
+        progress: called with a line of text after each descent.
 
     Raises:
         ValueError: no picture, pictures of several sizes, or fewer than one step.
@@ -106,16 +122,36 @@ def recovery_table(
     if len(shapes) != 1:
         raise ValueError(f"references must be pictures (3, H, W) of one size, got {sorted(shapes) or 'none'}")
     reference = torch.stack(list(references))
-    table: dict[str, Any] = {}
+    table: dict[str, Any] = {
+        "steps": steps,
+        "learning_rate": learning_rate,
+        "pictures": len(reference),
+        "size": list(reference.shape[2:]),
+    }
+    pictures: dict[str, dict[str, Tensor]] = {}
     for name, start in starts(reference).items():
+        pictures[name] = {}
+        for loss_name in (START, *losses):
+            if loss_name == START:
+                images = start.clamp(0, 1)
+            else:
+                images = recover(losses[loss_name], start, reference, steps, learning_rate)
+            pictures[name][loss_name] = images[0]
+            figures = _figures(images, reference)
+            for figure, value in figures.items():
+                table.setdefault(figure, {}).setdefault(name, {})[loss_name] = value
+            if progress is not None:
+                progress(f"{name}, {loss_name}: {figures['psnr']:.1f} dB")
+    return Recovery(table, pictures)
 
-        def mean_psnr(images: Tensor) -> float:
-            return sum(psnr(image, one) for image, one in zip(images, reference, strict=True)) / len(reference)
 
-        row = {"start": mean_psnr(start.clamp(0, 1))}
-        for loss_name, loss_fn in losses.items():
-            row[loss_name] = mean_psnr(recover(loss_fn, start, reference, steps, learning_rate))
-        table[name] = row
-        if progress is not None:
-            progress(f"{name}: " + ", ".join(f"{key} {value:.1f} dB" for key, value in row.items()))
-    return {"steps": steps, "learning_rate": learning_rate, "pictures": len(reference), "psnr": table}
+def _figures(images: Tensor, reference: Tensor) -> dict[str, float]:
+    values = [psnr(image, one) for image, one in zip(images, reference, strict=True)]
+    board = checkerboard(images, reference)
+    return {
+        "psnr": sum(values) / len(values),
+        "lowest_psnr": min(values),
+        "checkerboard": float(board.relative.mean()),
+        "checkerboard_steps": float(board.steps.mean()),
+        "grain": float(grain(images, reference).mean()),
+    }

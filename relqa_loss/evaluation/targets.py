@@ -1,12 +1,12 @@
-"""What weights should reach on the engine-based figures, and whether they do."""
+"""What weights should reach on the engine-based figures and as a loss that is descended, and whether they do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Unit = Literal["share", "coefficient", "pixels"]
+Unit = Literal["share", "coefficient", "pixels", "decibels"]
 
 REACHED, SHORT, NOT_ASKED = "reached", "short", "not asked"
 
@@ -17,7 +17,7 @@ class Figure:
 
     Attributes:
         title: for people.
-        path: keys that lead to it in the dictionary of :func:`.engine_scores.evaluate`.
+        path: keys that lead to it in the dictionary of the benchmark.
         unit: a share is shown in percent, a coefficient as it is, pixels with two places.
     """
 
@@ -38,6 +38,8 @@ class Figure:
             return NOT_ASKED
         if self.unit == "share":
             return f"{100 * value:.1f} %"
+        if self.unit == "decibels":
+            return f"{value:.1f} dB"
         return f"{value:.3f}" if self.unit == "coefficient" else f"{value:.2f} px"
 
 
@@ -114,11 +116,33 @@ TARGETS: tuple[Target, ...] = (
 )
 
 
-def verdicts(evaluation: Mapping[str, Any]) -> list[Verdict]:
-    """Every target beside what was measured, in the order of ``TARGETS``.
+RECOVERY_STEPS, RECOVERY_CROP = 500, 192
+"""Steps of Adam, at most, and side of the crops in pixels that ``RECOVERY_TARGETS`` are meant for."""
+
+RECOVERY_TARGETS: tuple[Target, ...] = tuple(
+    Target(Figure(f"PSNR from {start}", ("psnr", start, "RelationalLoss"), "decibels"), goal)
+    for start, goal in (
+        ("noise, sigma 0.1", 40.0),
+        ("blur, sigma 2", 34.0),
+        ("JPEG, quality 10", 32.0),
+        ("grey field", 30.0),
+        ("contrast halved", 38.0),
+        ("colour cast", 38.0),
+    )
+)
+"""Of :func:`.recovery.recovery_table`, as the mean over pictures."""
+
+LINE_TARGETS: tuple[Target, ...] = (Target(Figure("Pairs whose distance rises along the line", ("share",)), 0.99),)
+"""Of :func:`.line.line_study`."""
+
+
+def verdicts(measured: Mapping[str, Any], targets: Sequence[Target] = TARGETS) -> list[Verdict]:
+    """Every target beside what was measured, in the order of ``targets``.
 
     Args:
-        evaluation: of :func:`.engine_scores.evaluate`, of this version or an older one.
+        measured: what the benchmark of these targets gave (by default :func:`.engine_scores.evaluate`), of this version
+            or an older one.
+        targets: what was wanted.
     """
-    measured = [(target, target.figure.measured(evaluation)) for target in TARGETS]
-    return [Verdict(target, value, target.verdict(value)) for target, value in measured]
+    values = [(target, target.figure.measured(measured)) for target in targets]
+    return [Verdict(target, value, target.verdict(value)) for target, value in values]

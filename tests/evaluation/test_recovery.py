@@ -1,8 +1,11 @@
 import pytest
 import torch
 
+from relqa_loss.evaluation.artefacts import checkerboard, grain
 from relqa_loss.evaluation.psnr import psnr
-from relqa_loss.evaluation.recovery import absolute_error, recover, recovery_table, starts
+from relqa_loss.evaluation.recovery import START, recover, recovery_table, starts
+from relqa_loss.evaluation.recovery_losses import absolute_error
+from relqa_loss.evaluation.targets import RECOVERY_TARGETS
 
 pytest.importorskip("PIL")
 
@@ -24,16 +27,31 @@ def test_psnr_by_hand():
 
 def test_descending_l1_raises_the_psnr_from_every_start(reference):
     lines = []
-    table = recovery_table({"L1": absolute_error}, list(reference), steps=40, progress=lines.append)
-    assert (table["steps"], table["pictures"]) == (40, 2) and len(lines) == len(table["psnr"]) == 6
-    assert all(row["L1"] > row["start"] + 3 for row in table["psnr"].values())
+    recovery = recovery_table({"L1": absolute_error}, list(reference), steps=40, progress=lines.append)
+    table = recovery.table
+    assert (table["steps"], table["pictures"], table["size"]) == (40, 2, [32, 32]) and len(lines) == 12
+    assert len(table["psnr"]) == 6 and all(row["L1"] > row[START] + 3 for row in table["psnr"].values())
 
 
-def test_the_table_holds_the_mean_over_pictures_of_clamped_starts(reference):
-    table = recovery_table({}, list(reference), steps=1)
-    noisy = starts(reference)["noise, sigma 0.1"].clamp(0, 1)
-    expected = (psnr(noisy[0], reference[0]) + psnr(noisy[1], reference[1])) / 2
-    assert table["psnr"]["noise, sigma 0.1"] == {"start": pytest.approx(expected)}
+def test_the_table_holds_figures_of_clamped_starts_and_the_first_picture_is_kept(reference):
+    recovery = recovery_table({}, list(reference), steps=1)
+    name = "noise, sigma 0.1"
+    noisy = starts(reference)[name].clamp(0, 1)
+    values = [psnr(noisy[k], reference[k]) for k in range(2)]
+    assert recovery.table["psnr"][name] == {START: pytest.approx(sum(values) / 2)}
+    assert recovery.table["lowest_psnr"][name] == {START: pytest.approx(min(values))}
+    for figure, value in (
+        ("checkerboard", checkerboard(noisy, reference).relative.mean()),
+        ("checkerboard_steps", checkerboard(noisy, reference).steps.mean()),
+        ("grain", grain(noisy, reference).mean()),
+    ):
+        assert recovery.table[figure][name] == {START: pytest.approx(float(value))}
+    assert torch.equal(recovery.pictures[name][START], noisy[0])
+
+
+def test_every_start_has_a_target(reference):
+    paths = [target.figure.path for target in RECOVERY_TARGETS]
+    assert sorted(paths) == sorted(("psnr", start, "RelationalLoss") for start in starts(reference))
 
 
 def test_starts_follow_the_reference_and_draw_the_same_numbers(reference):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.evaluation.engine_scores import evaluate
-from relqa_loss.evaluation.targets import TARGETS, verdicts
+from relqa_loss.evaluation.targets import RECOVERY_TARGETS, TARGETS, verdicts
 from relqa_loss.relation import AXES, Relation
 
 
@@ -66,3 +66,9 @@ def test_cells_are_in_the_units_of_their_figures() -> None:
     assert cells["Axis accuracy"] == (">= 92.0 %", "50.0 %", "short")
     assert cells["Leakage (lower is better)"] == ("<= 0.150", "0.150", "reached")
     assert cells["Shift end-point error (lower is better)"] == ("<= 0.50 px", "0.50 px", "reached")
+
+
+def test_targets_of_a_recovery_are_in_decibels() -> None:
+    first, *others = verdicts({"psnr": {"noise, sigma 0.1": {"RelationalLoss": 39.94}}}, RECOVERY_TARGETS)
+    assert first.cells() == ("PSNR from noise, sigma 0.1", ">= 40.0 dB", "39.9 dB", "short")
+    assert len(others) == 5 and {one.verdict for one in others} == {"not asked"}
