@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("relation", "validation", "layers", "displacement", "decoder", "words", "images", "settings", "prepared"),
     ("predictor", "scorer", "weights"),
     ("losses", "tiles", "distortions"),
-    ("selection", "figures", "figures_distortions", "figures_failures", "figures_severity"),
+    ("selection", "figures", "figures_distortions", "figures_failures", "figures_growth", "figures_severity"),
     ("training", "evaluation", "demo"),
     ("cli", "integrations"),
 )
@@ -50,6 +50,7 @@ NEIGHBOURS = {
     ("demo", "evaluation"),
     ("figures_distortions", "figures"),
     ("figures_failures", "figures"),
+    ("figures_growth", "figures"),
 }
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -60,13 +61,14 @@ ON_DEMAND = {
     "figures": {"matplotlib"},
     "figures_distortions": {"matplotlib"},
     "figures_failures": {"matplotlib"},
+    "figures_growth": {"matplotlib"},
     "figures_severity": {"matplotlib"},
     "distortions": {"PIL", "piq"},
-    "evaluation": {"openpyxl", "scipy"},
+    "evaluation": {"openpyxl", "pytorch_msssim", "scipy"},
 }
 # torchvision comes along with piq.
 EXTRAS = {
-    *("PIL", "matplotlib", "lightning", "openpyxl", "piq", "scipy", "torchvision"),
+    *("PIL", "matplotlib", "lightning", "openpyxl", "piq", "pytorch_msssim", "scipy", "torchvision"),
     *("stlpips_pytorch", "pycvvdp", "ssimulacra2", "flip_evaluator"),
 }
 

@@ -11,6 +11,7 @@ from .common import Commands, add_loss_arguments, command, make_loss, note, note
 from .human import add_human
 from .jury import add_jury
 from .resume import add_resume
+from .speed import add_speed
 from .throughput import add_throughput
 
 
@@ -34,14 +35,7 @@ def add_commands(commands: Commands) -> None:
     )
     add_loss_arguments(engine)
     engine.set_defaults(run=run_engine)
-    speed = command(kinds, "speed", "Forward and backward time beside a network of the LPIPS-AlexNet architecture.")
-    speed.add_argument("--batch", type=int, default=8, help="images in a batch (default: 8)")
-    speed.add_argument("--size", type=int, default=256, help="side of the images in pixels (default: 256)")
-    speed.add_argument("--repeats", type=int, default=7, help="timed passes of each (default: 7)")
-    speed.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    speed.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
-    add_loss_arguments(speed)
-    speed.set_defaults(run=run_speed)
+    add_speed(kinds)
     recovery = command(kinds, "recovery", "Does descending the loss bring photographs back? PSNR beside plain L1.")
     recovery.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
     recovery.add_argument("--limit", type=int, default=4, help="use at most this many photographs (default: 4)")
@@ -76,30 +70,6 @@ def run_engine(args: argparse.Namespace) -> int:
     print_json(scores)
     if args.json is not None:
         write_json(args.json, scores)
-    return 0
-
-
-def run_speed(args: argparse.Namespace) -> int:
-    """Time of one forward and backward pass."""
-    import torch
-
-    from ..evaluation.speed import measure
-
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    shape = (args.batch, 3, args.size, args.size)
-    report = measure(make_loss(args), shape=shape, repeats=args.repeats, device=args.device)
-    print(
-        f"forward + backward to pred, {'x'.join(map(str, shape))} float32, {report.device}, {report.threads} threads,"
-    )
-    print(f"torch {report.torch_version}, median of {report.repeats} interleaved repeats")
-    print(f"RelationalLoss              {report.loss_ms:9.1f} ms     (fastest {report.loss_best_ms:.1f})")
-    fastest = report.lpips_alexnet_best_ms
-    print(f"LPIPS-AlexNet architecture  {report.lpips_alexnet_ms:9.1f} ms     (fastest {fastest:.1f})")
-    low, high = report.ratio_spread
-    print(f"ratio                       {report.ratio:9.2f}     ({low:.2f} to {high:.2f} over the repeats)")
-    if args.json is not None:
-        write_json(args.json, report.to_dict())
     return 0
 
 

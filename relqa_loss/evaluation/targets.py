@@ -1,8 +1,8 @@
-"""What weights should reach on the engine-based figures, and whether they do."""
+"""What weights should reach on the engine-based figures, and whether a figure does what is asked of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ class Figure:
 
     Attributes:
         title: for people.
-        path: keys that lead to it in the dictionary of :func:`.engine_scores.evaluate`.
+        path: keys that lead to it in the dictionary of an evaluation.
         unit: a share is shown in percent, a coefficient as it is.
     """
 
@@ -114,11 +114,13 @@ TARGETS: tuple[Target, ...] = (
 )
 
 
-def verdicts(evaluation: Mapping[str, Any]) -> list[Verdict]:
-    """Every target beside what was measured, in the order of ``TARGETS``.
+def verdicts(evaluation: Mapping[str, Any], targets: Sequence[Target] = TARGETS) -> list[Verdict]:
+    """Every target beside what was measured, in the order of ``targets``.
 
     Args:
-        evaluation: of :func:`.engine_scores.evaluate`, of this version or an older one.
+        evaluation: what the figures of ``targets`` lead into; for ``TARGETS``, of :func:`.engine_scores.evaluate`, of
+            this version or an older one.
+        targets: what was wanted.
     """
-    measured = [(target, target.figure.measured(evaluation)) for target in TARGETS]
+    measured = [(target, target.figure.measured(evaluation)) for target in targets]
     return [Verdict(target, value, target.verdict(value)) for target, value in measured]
