@@ -28,6 +28,7 @@ COMMANDS = [
     ["benchmark"],
     ["benchmark", "engine"],
     ["benchmark", "speed"],
+    ["benchmark", "growth"],
     ["benchmark", "recovery"],
     ["benchmark", "line"],
     ["benchmark", "calibration"],
@@ -318,12 +319,29 @@ def test_distort_lists_the_bank(capsys):
     assert all(kind in lines[-1] for kind in REGIONS)
 
 
-def test_benchmark_speed_measures_both(capsys, tmp_path):
-    arguments = ["--batch", 1, "--size", 64, "--repeats", 2, "--json", tmp_path / "speed.json"]
+def test_benchmark_speed_measures_all_contenders(capsys, tmp_path):
+    arguments = ["--batch", 1, "--size", 64, "--repeats", 2, "--profile", "--json", tmp_path / "speed.json"]
     code, out, _ = run(capsys, "benchmark", "speed", *arguments)
     report = json.loads((tmp_path / "speed.json").read_text())
-    assert code == 0 and report["shape"] == [1, 3, 64, 64] and "LPIPS-AlexNet" in out
-    assert report["ratio"] == pytest.approx(report["loss_ms"] / report["lpips_alexnet_ms"]) and report["loss_ms"] > 0
+    costs = report["contenders"]
+    assert code == 0 and report["setup"]["shape"] == [1, 3, 64, 64]
+    assert set(costs) == {"relational_loss", "prepared", "lpips_alexnet", "lpips_vgg16"}
+    assert all(cost["title"] in out and cost["ms"] > 0 and cost["peak_mib"] > 0 for cost in costs.values())
+    assert costs["lpips_vgg16"]["ratio"] == pytest.approx(costs["relational_loss"]["ms"] / costs["lpips_vgg16"]["ms"])
+    assert "left out: MS-SSIM" in out and report["memory_method"] in out
+    assert "Time beside LPIPS-VGG16" in out and "<= 0.050" in out
+    assert "pair network" in out and report["profile"]["ms"]["backward"] > 0
+
+
+def test_benchmark_growth_writes_figures_and_a_drawing(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    sizes = ["--largest-side", 128, "--largest-batch", 2, "--batch-side", 16, "--repeats", 1]
+    files = ["--json", tmp_path / "growth.json", "--figure", tmp_path / "growth.svg"]
+    code, out, _ = run(capsys, "benchmark", "growth", *sizes, *files)
+    report = json.loads((tmp_path / "growth.json").read_text())
+    assert code == 0 and [point["side"] for point in report["side"]["points"]] == [64, 128]
+    assert f"time grows as pixels^{report['side']['time_exponent']:.2f}" in out
+    assert (tmp_path / "growth.svg").stat().st_size > 0
 
 
 def test_benchmark_engine_measures_the_operators_asked_for(capsys, tmp_path, files):

@@ -24,7 +24,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("relation", "validation", "layers", "displacement", "decoder", "words", "images", "settings", "prepared"),
     ("predictor", "scorer", "weights"),
     ("losses", "tiles", "distortions"),
-    ("selection", "figures", "figures_distortions", "figures_failures", "figures_recovery", "figures_severity"),
+    (
+        "selection",
+        "figures",
+        "figures_distortions",
+        "figures_failures",
+        "figures_growth",
+        "figures_recovery",
+        "figures_restoration",
+        "figures_severity",
+    ),
     ("training", "evaluation", "demo"),
     ("cli", "integrations"),
 )
@@ -52,6 +61,8 @@ NEIGHBOURS = {
     ("figures_failures", "figures"),
     ("figures_recovery", "figures"),
     ("figures_recovery", "figures_failures"),
+    ("figures_growth", "figures"),
+    ("figures_restoration", "figures"),
 }
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -63,13 +74,15 @@ ON_DEMAND = {
     "figures_distortions": {"matplotlib"},
     "figures_failures": {"matplotlib"},
     "figures_recovery": {"matplotlib"},
+    "figures_growth": {"matplotlib"},
+    "figures_restoration": {"matplotlib"},
     "figures_severity": {"matplotlib"},
     "distortions": {"PIL", "piq"},
-    "evaluation": {"openpyxl", "scipy"},
+    "evaluation": {"openpyxl", "pytorch_msssim", "scipy"},
 }
 # torchvision comes along with piq.
 EXTRAS = {
-    *("PIL", "matplotlib", "lightning", "openpyxl", "piq", "scipy", "torchvision"),
+    *("PIL", "matplotlib", "lightning", "openpyxl", "piq", "pytorch_msssim", "scipy", "torchvision"),
     *("stlpips_pytorch", "pycvvdp", "ssimulacra2", "flip_evaluator"),
 }
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import copy
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalLoss
+from relqa_loss.evaluation.memory import peak_memory
 from relqa_loss.predictor import MAP_REACH, REACH
 from relqa_loss.tiles import Span, TiledPair, spans
 
@@ -201,36 +199,15 @@ def test_maps_are_decoded_only_when_asked_for(
     assert next(calls) == 1 + 2 * 3
 
 
-MEASURE = """
-import sys, torch
-from relqa_loss import RelationalLoss
-torch.set_num_threads(1)
-loss_fn, tile = RelationalLoss(), int(sys.argv[1]) or None
+def test_memory_is_that_of_a_tile(loss_fn: RelationalLoss, make_pair: PairMaker) -> None:
+    a, b = make_pair(1, 768, 768)
 
-def peak():
-    lines = open("/proc/self/status").read().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-a, b = torch.rand(2, 1, 3, 768, 768).unbind(0)
-loss_fn.relate(a[..., :64, :64], b[..., :64, :64])
-before = peak()
-with torch.no_grad():
-    loss_fn.relate(a, b, tile=tile).distance
-print(peak() - before)
-"""
-
-
-# Not getrusage: its peak begins with that of the process that started this one.
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory: needs /proc/self/status")
-def test_memory_is_that_of_a_tile() -> None:
-    def peak(tile: int) -> int:
-        command = [sys.executable, "-c", MEASURE, str(tile)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-        return int(done.stdout)
+    @torch.no_grad()
+    def peak(tile: int | None) -> int:
+        return peak_memory(lambda: loss_fn.relate(a, b, tile=tile).distance, a.device)
 
     # The window of a tile in a corner has a seventh of the picture's pixels, one in the middle a quarter.
-    assert peak(192) < 0.6 * peak(0)
+    assert peak(192) < 0.4 * peak(None)
 
 
 # --- wrong values

@@ -13,6 +13,7 @@ from .human import add_human
 from .jury import add_jury
 from .restoration import add_restoration
 from .resume import add_resume
+from .speed import add_speed
 from .throughput import add_throughput
 
 
@@ -36,14 +37,7 @@ def add_commands(commands: Commands) -> None:
     )
     add_loss_arguments(engine)
     engine.set_defaults(run=run_engine)
-    speed = command(kinds, "speed", "Forward and backward time beside a network of the LPIPS-AlexNet architecture.")
-    speed.add_argument("--batch", type=int, default=8, help="images in a batch (default: 8)")
-    speed.add_argument("--size", type=int, default=256, help="side of the images in pixels (default: 256)")
-    speed.add_argument("--repeats", type=int, default=7, help="timed passes of each (default: 7)")
-    speed.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
-    speed.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
-    add_loss_arguments(speed)
-    speed.set_defaults(run=run_speed)
+    add_speed(kinds)
     gradients = command(kinds, "gradients", "The largest gradient of the distance that search and ascent find.")
     gradients.add_argument("--side", type=int, default=48, help="side of the pictures in pixels (default: 48)")
     gradients.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
@@ -72,30 +66,6 @@ def run_engine(args: argparse.Namespace) -> int:
     print_json(scores)
     if args.json is not None:
         write_json(args.json, scores)
-    return 0
-
-
-def run_speed(args: argparse.Namespace) -> int:
-    """Time of one forward and backward pass."""
-    import torch
-
-    from ..evaluation.speed import measure
-
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
-    shape = (args.batch, 3, args.size, args.size)
-    report = measure(make_loss(args), shape=shape, repeats=args.repeats, device=args.device)
-    print(
-        f"forward + backward to pred, {'x'.join(map(str, shape))} float32, {report.device}, {report.threads} threads,"
-    )
-    print(f"torch {report.torch_version}, median of {report.repeats} interleaved repeats")
-    print(f"RelationalLoss              {report.loss_ms:9.1f} ms     (fastest {report.loss_best_ms:.1f})")
-    fastest = report.lpips_alexnet_best_ms
-    print(f"LPIPS-AlexNet architecture  {report.lpips_alexnet_ms:9.1f} ms     (fastest {fastest:.1f})")
-    low, high = report.ratio_spread
-    print(f"ratio                       {report.ratio:9.2f}     ({low:.2f} to {high:.2f} over the repeats)")
-    if args.json is not None:
-        write_json(args.json, report.to_dict())
     return 0
 
 

@@ -24,6 +24,7 @@ EXTRAS = {
     "piq": "benchmark",
     "scipy": "benchmark",
     "openpyxl": "benchmark",
+    "pytorch_msssim": "benchmark",
     "stlpips_pytorch": "jury",
     "pycvvdp": "jury",
     "ssimulacra2": "jury",
@@ -70,6 +71,21 @@ def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
 def make_loss(args: argparse.Namespace, reduction: Reduction = "mean") -> RelationalLoss:
     """The loss of ``--weights`` on ``--device``."""
     return RelationalLoss(args.weights, reduction=reduction).to(args.device)
+
+
+def set_threads(threads: int | None) -> None:
+    """Set torch's CPU threads; None leaves them.
+
+    Raises:
+        ValueError: under 1.
+    """
+    import torch
+
+    if threads is None:
+        return
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
+    torch.set_num_threads(threads)
 
 
 def check_size(path: Path, image: Tensor, reference_path: Path, reference: Tensor) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .common import Commands, command, note, note_skipped, print_table, write_json
+from .common import Commands, command, note, note_skipped, print_table, set_threads, write_json
 
 
 def add_throughput(kinds: Commands) -> None:
@@ -27,15 +27,11 @@ def add_throughput(kinds: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    import torch
-
     from ..demo import PHOTOGRAPHS, photograph
     from ..evaluation.throughput import measure_throughput
     from ..images import read_folder
 
-    if args.threads < 1:
-        raise ValueError(f"threads must be at least 1, got {args.threads}")
-    torch.set_num_threads(args.threads)
+    set_threads(args.threads)
     if args.data is None:
         photographs = [photograph(name) for name in PHOTOGRAPHS]
     else:

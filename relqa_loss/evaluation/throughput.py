@@ -23,6 +23,7 @@ from ..distortions.dataset import TripletDataset, collate_triplets
 from ..distortions.draws import Draws
 from ..distortions.threads import Progress
 from ..images import pillow
+from .clock import seconds_of
 from .peers import COMMON, Peer, load_peers
 
 JPEG_QUALITY = 75
@@ -141,19 +142,6 @@ def _setup(device: torch.device, size: int, batch: int, photographs: int, worker
     }
 
 
-def _seconds(task: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
-    start = time.perf_counter()
-    task()
-    _wait(device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _round_trip(crops: Tensor) -> Callable[[], object]:
     """Writing and reading each crop as JPEG with Pillow, from and to Pillow images, and nothing else."""
     image_module = pillow()
@@ -187,8 +175,8 @@ def _time_operators(
     trips: list[float] = []
     times: list[list[float]] = [[] for _ in tasks]
     for turn in range(repeats + 1):
-        base = _seconds(trip, torch.device("cpu")) / plain.shape[0]
-        taken = [_seconds(one, device) / images.shape[0] for one in tasks]
+        base = seconds_of(trip, torch.device("cpu")) / plain.shape[0]
+        taken = [seconds_of(one, device) / images.shape[0] for one in tasks]
         # The first turn fills caches.
         if turn:
             trips.append(base)
@@ -235,10 +223,10 @@ def _time_engine(
 
 def _rate(task: Callable[[], object], images: int, device: torch.device, seconds: float) -> float:
     """Images a second of a task that makes ``images`` a call, after one call to warm up."""
-    _seconds(task, device)
+    seconds_of(task, device)
     calls, spent = 0, 0.0
     while spent < seconds:
-        spent += _seconds(task, device)
+        spent += seconds_of(task, device)
         calls += 1
     return calls * images / spent
 
@@ -274,7 +262,7 @@ def _time_peers(packages: Sequence[Peer], batch: int, device: torch.device, repe
                 if name in reasons:
                     continue
                 try:
-                    taken = _seconds(package.tasks[name], device)
+                    taken = seconds_of(package.tasks[name], device)
                 # Packages that are older than what they build on fail in many ways; the reason is reported.
                 except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
                     reasons[name] = (str(error).splitlines() or [type(error).__name__])[0]
