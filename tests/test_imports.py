@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "figures_severity",
     ),
     ("training", "evaluation", "demo"),
+    ("restoration",),
     ("cli", "integrations"),
 )
 NEIGHBOURS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from .benchmark_card import add_card
 from .benchmark_descent import add_descent
 from .benchmark_engine import add_kinds
-from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
+from .common import Commands, add_loss_arguments, command, make_loss, names, note, note_skipped, print_json, write_json
 from .human import add_human
 from .jury import add_jury
 from .restoration import add_restoration
@@ -31,7 +31,7 @@ def add_commands(commands: Commands) -> None:
     engine.add_argument("--limit", type=int, help="use at most this many photographs")
     engine.add_argument(
         "--operators",
-        type=lambda text: [name.strip() for name in text.split(",")],
+        type=names,
         metavar="A,B,C",
         help="measure these operators alone, e.g. those a training held out (default: all of the bank)",
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_json, write_json
+from .common import Commands, add_loss_arguments, command, make_loss, names, note, note_skipped, print_json, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ def add_descent(kinds: Commands) -> None:
     recovery.add_argument(
         "--with",
         dest="beside",
-        type=_names,
+        type=names,
         default=["l1"],
         metavar="A,B,C",
         help="what else to descend: l1, ms-ssim (extra benchmark), st-lpips (extra jury), the name of an axis for the "
@@ -43,15 +43,11 @@ def add_descent(kinds: Commands) -> None:
     line.add_argument("--limit", type=int, help="use at most this many photographs")
     line.add_argument("--crop", type=int, default=256, help="side of the seeded crops in pixels (default: 256)")
     line.add_argument(
-        "--operators", type=_names, metavar="A,B,C", help="these operators alone (default: all of the bank)"
+        "--operators", type=names, metavar="A,B,C", help="these operators alone (default: all of the bank)"
     )
     line.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     add_loss_arguments(line)
     line.set_defaults(run=run_line)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
 
 
 def _note_verdicts(measured: Mapping[str, Any], targets: Sequence[Target]) -> list[dict[str, Any]]:

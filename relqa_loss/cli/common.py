@@ -88,6 +88,11 @@ def set_threads(threads: int | None) -> None:
     torch.set_num_threads(threads)
 
 
+def names(text: str, between: str = ",") -> list[str]:
+    """The names in an option's text."""
+    return [name.strip() for name in text.split(between)]
+
+
 def check_size(path: Path, image: Tensor, reference_path: Path, reference: Tensor) -> None:
     """ValueError that names both files, unless an image (3, H, W) has the size of its reference."""
     if image.shape != reference.shape:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Commands, add_loss_arguments, command, note, note_skipped, print_table, write_json
+from .common import Commands, add_loss_arguments, command, names, note, note_skipped, print_table, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..evaluation.restoration import Restorer
-
-
-def _names(between: str) -> Callable[[str], list[str]]:
-    return lambda text: [name.strip() for name in text.split(between)]
+    from ..restoration.restorers import Restorer
 
 
 def add_restoration(kinds: Commands) -> None:
@@ -27,9 +24,11 @@ def add_restoration(kinds: Commands) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="photographs to train on")
     parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="photographs to be judged on")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="restorers go here; finished ones stay")
-    parser.add_argument("--tasks", type=_names(","), metavar="A,B", help="denoise, deblur, x2 (default: all)")
-    parser.add_argument("--losses", type=_names(";"), metavar="A;B", help="what to train with, by name (default: all)")
-    parser.add_argument("--judges", type=_names(","), metavar="A,B", help="psnr, cvvdp, ... (default: four)")
+    parser.add_argument("--tasks", type=names, metavar="A,B", help="denoise, deblur, x2 (default: all)")
+    parser.add_argument(
+        "--losses", type=partial(names, between=";"), metavar="A;B", help="what to train with, by name (default: all)"
+    )
+    parser.add_argument("--judges", type=names, metavar="A,B", help="psnr, cvvdp, ... (default: four)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of training (default: 0 1)")
     parser.add_argument("--start-steps", type=int, default=1500, help="steps with L1 alone, for all (default: 1500)")
     parser.add_argument("--steps", type=int, default=500, help="steps with each loss after them (default: 500)")
@@ -51,17 +50,17 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from ..evaluation.peer_metrics import load_metrics
-    from ..evaluation.restoration import LOSSES, TASKS, Plan, check_tasks, terms, train
-    from ..evaluation.restoration_figures import JUDGES, compare, goal, measures, restored
     from ..figures_distortions import check_ending
     from ..images import central_crop, read_folder
     from ..losses import RelationalLoss
+    from ..restoration.judging import JUDGES, compare, goal, measures, restored
+    from ..restoration.restorers import LOSSES, TASKS, Plan, check_tasks, terms, train
     from ..training.data import load_photographs
     from ..validation import MIN_SIDE
 
     plan = Plan(args.start_steps, args.steps, args.batch, args.crop, share=args.share)
     tasks = check_tasks(args.tasks or list(TASKS))
-    losses, missing = terms(args.losses or LOSSES, args.weights, args.device)
+    losses, missing = terms(args.losses or LOSSES, args.weights, plan.crop, args.device)
     judges, absent = load_metrics(args.judges or JUDGES)
     too_large = [name for name, judge in judges.items() if judge.min_side > args.test_crop]
     if too_large:
@@ -114,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _first_of_each(task: str, models: Mapping[str, Restorer], tests: Sequence[Tensor], seed: int) -> dict[str, Tensor]:
     """The first photograph: spoilt, restored by each, and itself; (3, H, W) each."""
-    from ..evaluation.restoration_figures import restored, spoilt_as_seen
+    from ..restoration.judging import restored, spoilt_as_seen
 
     pictures = {"input": spoilt_as_seen(task, tests[0], seed)}
     pictures |= {name: restored(model, task, tests[:1], seed)[0][0] for name, model in models.items()}

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..distortions.filters import fixed_gaussian, luma
+from ..evaluation.artefacts import grain
+from ..evaluation.peer_metrics import PeerMetric
+from ..evaluation.statistics import group_resamples, interval
 from ..losses import RelationalLoss
 from ..training.data import seeded
-from .peer_metrics import PeerMetric
-from .restoration import L1, OURS, RIVALS, TASKS, Restorer
-from .statistics import group_resamples, interval
+from .restorers import L1, OURS, RIVALS, TASKS, Restorer
 
 JUDGES = ("psnr", "cvvdp", "ssimulacra2", "flip")
 """None is a member of the engine's panel or a loss that a restorer is trained with."""
@@ -26,8 +27,6 @@ MOST_LOST = 0.2
 """PSNR in dB that may be lost beside plain L1."""
 
 MAP_AXES = ("blur", "noise")
-FLAT_LEVEL = 4 / 255
-"""Flat: where the reference's luma varies by less than this (standard deviation around a Gaussian of 2 pixels)."""
 
 
 @torch.no_grad()
@@ -62,21 +61,6 @@ def sharpness(picture: Tensor, reference: Tensor) -> Tensor:
     """
     fine, true = (luma(one) - fixed_gaussian(luma(one), 1.0) for one in (picture, reference))
     return fine.square().mean(dim=(1, 2, 3)) / true.square().mean(dim=(1, 2, 3)).clamp_min(1e-12)
-
-
-def grain(picture: Tensor, reference: Tensor) -> Tensor:
-    """Standard deviation of the fine error in flat parts of the reference, (B,), in 8-bit steps; NaN without such.
-
-    Fine: what a Gaussian of one pixel takes away from luma. Pictures (B, 3, H, W) in [0, 1].
-    """
-    y = luma(reference)
-    mean = fixed_gaussian(y, 2.0)
-    flat = (fixed_gaussian(y.square(), 2.0) - mean.square()).clamp_min(0).sqrt() < FLAT_LEVEL
-    error = luma(picture) - y
-    fine = (error - fixed_gaussian(error, 1.0)).square()
-    pixels = flat.sum(dim=(1, 2, 3))
-    variance = (fine * flat).sum(dim=(1, 2, 3)) / pixels.clamp_min(1)
-    return torch.where(pixels > 0, 255 * variance.sqrt(), torch.nan)
 
 
 @torch.no_grad()

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ..distortions.filters import fixed_gaussian
+from ..evaluation.recovery_losses import losses_beside
 from ..losses import RelationalLoss, SpatiallyWeightedLoss
 from ..training.data import batches, row_crops, seeded
 from ..training.loop import read_checkpoint, write_atomically
 from ..validation import unknown_name
-from .peer_metrics import load_metrics
 
 NOISE = 25 / 255
 BLUR = 1.6
@@ -112,7 +112,7 @@ class Restorer(nn.Module):
 
 L1 = "L1"
 OURS = "L1 + RelationalLoss"
-_PEERS = {"L1 + MS-SSIM": "ms_ssim", "L1 + ST-LPIPS": "st_lpips"}
+_PEERS = {"L1 + MS-SSIM": "ms-ssim", "L1 + ST-LPIPS": "st-lpips"}
 _STEERED = {f"{OURS}, {axis} x{STEERED:g}": axis for axis in ("blur", "noise")}
 BY_MAPS = "L1 by maps"
 RIVALS: tuple[str, ...] = (L1, *_PEERS)
@@ -123,34 +123,33 @@ LOSSES: tuple[str, ...] = (*RIVALS, OURS, BY_MAPS, *_STEERED)
 
 
 def terms(
-    names: Sequence[str], weights: str, device: str | torch.device = "cpu"
+    names: Sequence[str], weights: str, crop: int, device: str | torch.device = "cpu"
 ) -> tuple[dict[str, Term | None], dict[str, str]]:
     """What is added to L1 under each name; None for nothing.
 
     Args:
         names: of ``LOSSES``.
         weights: of :class:`RelationalLoss`.
+        crop: side of the training crops, in pixels.
         device: where restorers are trained.
 
     Returns:
         The terms, and one line for each whose package is missing.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: an unknown name, or a term that is not defined for crops so small.
     """
     for name in names:
         if name not in LOSSES:
             raise ValueError(unknown_name("loss", name, LOSSES))
-    metrics, absent = load_metrics([_PEERS[name] for name in names if name in _PEERS])
     loss_fn = RelationalLoss(weights).to(device)
     found: dict[str, Term | None] = {}
     missing: dict[str, str] = {}
     for name in names:
         if name in _PEERS:
-            if _PEERS[name] in absent:
-                missing[name] = absent[_PEERS[name]]
-            else:
-                found[name] = _on_pictures(metrics[_PEERS[name]].function)
+            peers, absent = losses_beside(loss_fn, [_PEERS[name]], crop)
+            found.update((name, _mean_of(peer)) for peer in peers.values())
+            missing.update((name, reason) for reason in absent.values())
         elif name in _STEERED:
             found[name] = RelationalLoss(weights, axis_weights={_STEERED[name]: STEERED}).to(device)
         else:
@@ -158,9 +157,8 @@ def terms(
     return found, missing
 
 
-def _on_pictures(function: Term) -> Term:
-    """A metric that takes nothing outside [0, 1]: what is clamped has no gradient in it, but has one in L1."""
-    return lambda restored, reference: function(restored.clamp(0, 1), reference).mean()
+def _mean_of(loss: Term) -> Term:
+    return lambda restored, reference: loss(restored, reference).mean()
 
 
 def _by_maps(loss_fn: RelationalLoss) -> Term:
