@@ -48,7 +48,8 @@ def add_commands(commands: Commands) -> None:
         stage.add_argument("--data", type=Path, required=True, metavar="DIR", help="pristine photographs")
         stage.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint and metrics go here")
         stage.add_argument(
-            "--start",
+            "--start-from",  # torchrun would take --start for one of its own
+            dest="start",
             metavar="RUN|WEIGHTS",
             help="what the predictor starts from: OUT of another run, or weights; random if left out",
         )
@@ -152,7 +153,7 @@ def run_predictor(args: argparse.Namespace) -> int:
 
 
 def starting_point(config: PredictorConfig, source: str | None) -> DistortionPredictor | None:
-    """The predictor that ``--start`` names, or None."""
+    """The predictor that ``--start-from`` names, or None."""
     from ..training.predictor_stage import new_predictor
     from ..training.start import start_from
 

@@ -228,7 +228,7 @@ def read_checkpoint(path: Path, device: torch.device | str, fingerprint: str | N
     if fingerprint is not None and state.get("fingerprint") != fingerprint:
         raise ValueError(
             f"{path} was made with another recipe, other photographs or another severity table: repeat the "
-            "--recipe, --start and every --set of that run, or choose another folder"
+            "--recipe, --start-from and every --set of that run, or choose another folder"
         )
     return state
 

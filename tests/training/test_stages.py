@@ -315,7 +315,7 @@ def test_a_run_started_from_weights_goes_on_from_them_and_knows_it(
     after = train_predictor(frozen, photographs, tmp_path, start=start)
     for name, tensor in after.state_dict().items():
         torch.testing.assert_close(tensor, before.state_dict()[name], atol=1e-6, rtol=0)
-    with pytest.raises(ValueError, match="--start"):
+    with pytest.raises(ValueError, match="--start-from"):
         train_predictor(frozen, photographs, tmp_path, resume=True)
 
 

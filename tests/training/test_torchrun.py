@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.run import get_args_parser
 
 from relqa_loss.images import write_image
 from relqa_loss.training.data import Photographs, load_photographs
@@ -174,6 +176,18 @@ def test_the_comparison_can_tell_a_process_that_forgot_the_other_half(
 
 
 # --- one process
+
+
+def test_torchrun_takes_no_option_of_ours_for_its_own() -> None:
+    theirs = {option for action in get_args_parser()._actions for option in action.option_strings}
+    ours = set(re.findall(r"^ +(--[a-z-]+)", help_of("predictor") + help_of("scorer"), re.MULTILINE))
+    assert "--start-from" in ours
+    assert not [option for option in ours if any(other.startswith(option) for other in theirs)]
+
+
+def help_of(stage: str) -> str:
+    arguments = [sys.executable, "-m", "relqa_loss.cli", "train", stage, "--help"]
+    return subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
 
 
 def test_rows_are_dealt_evenly_and_completely() -> None:
