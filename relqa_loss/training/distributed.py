@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..validation import check_device
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -58,13 +60,16 @@ def joined(device: str | torch.device) -> Iterator[tuple[Ranks, torch.device]]:
 
     Yields:
         The place in the group, and the device to train on.
+
+    Raises:
+        ValueError: no such device, or more processes on this machine than it has CUDA devices.
     """
-    device = torch.device(device)
+    device = check_device("device", device)
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield Ranks(), device
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = check_device("device", torch.device("cuda", int(os.environ["LOCAL_RANK"])))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
