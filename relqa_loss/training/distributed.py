@@ -138,10 +138,20 @@ def share_of_count(count: Tensor) -> Tensor:
     return (mean_over_ranks(count.float()) * size).clamp_min(1) / size
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any process."""
+def any_rank(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Whether each of the flags is set in any process."""
     if current().size == 1:
-        return flag
-    value = torch.tensor(float(flag), device=device)
-    dist.all_reduce(value, dist.ReduceOp.MAX)
-    return bool(value)
+        return list(flags)
+    values = torch.tensor(flags, dtype=torch.float32, device=device)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return [bool(value) for value in values.tolist()]
+
+
+def extremes(value: int, device: torch.device) -> tuple[int, int]:
+    """Smallest and largest of the processes' values."""
+    if current().size == 1:
+        return value, value
+    both = torch.tensor([-value, value], device=device)
+    dist.all_reduce(both, dist.ReduceOp.MAX)
+    low, high = both.tolist()
+    return -low, high

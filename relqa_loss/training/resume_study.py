@@ -125,7 +125,7 @@ def resume_study(
 
 def compare(some: Path, others: Path) -> dict[str, Any]:
     """Largest difference of the averaged weights of two finished runs, and whether their logs agree but for seconds."""
-    a, b = (read_checkpoint(run / CHECKPOINT, "cpu")["average"] for run in (some, others))
+    a, b = (read_checkpoint(run / CHECKPOINT, ("average",))["average"] for run in (some, others))
     logs = [read_log(run) for run in (some, others)]
     last = [{name: line[name] for name in line if name.startswith("validation_")} for line in (log[-1] for log in logs)]
     return {
@@ -250,7 +250,7 @@ def _examine(out: Path) -> Kill:
     readable = True
     if (out / CHECKPOINT).exists():
         try:
-            step = int(read_checkpoint(out / CHECKPOINT, "cpu")["step"])
+            step = int(read_checkpoint(out / CHECKPOINT, ("step",))["step"])
         except ValueError:
             readable = False
     steps = log_steps(out)
