@@ -56,6 +56,32 @@ def check_pair(a_name: str, a: Tensor, b_name: str, b: Tensor) -> None:
         raise ValueError(f"{a_name} and {b_name} must be on one device, got {a.device} and {b.device}")
 
 
+def check_device(name: str, device: str | torch.device) -> torch.device:
+    """The device, if torch finds it here.
+
+    Args:
+        name: the argument's name, for the message.
+        device: a device of torch, or its name.
+
+    Raises:
+        ValueError: not the name of a device, or of one that this machine or this build of torch lacks.
+    """
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"{name} must be a device of torch, e.g. cpu or cuda, got {device!r}") from error
+    if wanted.type == "cpu":
+        return wanted
+    # Counting sets nothing up: a first tensor would cost memory on a device that another process may be meant to use.
+    count = getattr(getattr(torch, wanted.type, None), "device_count", lambda: 0)()
+    if (wanted.index or 0) >= count:
+        raise ValueError(
+            f"{name} must be a device that torch finds here, got {str(wanted)!r}: torch {torch.__version__} finds "
+            f"{count or 'none'} of type {wanted.type!r}"
+        )
+    return wanted
+
+
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """Message for a name that is not among ``known``, with the nearest match offered.
 

@@ -482,6 +482,8 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
         (["distort", "ref.png", "--name", "gausian_blur", "--out", "x.png"], "did you mean 'gaussian_blur'"),
         (["train", "predictor", "--data", ".", "--out", "x", "--set", "steps"], "KEY=VALUE"),
         (["train", "predictor", "--data", ".", "--out", "x", "--recipe", "nothing"], "unknown recipe 'nothing'"),
+        (["train", "predictor", "--data", ".", "--out", "x", "--device", "cuda:99"], "--device must be a device that"),
+        (["compare", "ref.png", "near.png", "--device", "cudda"], "--device must be a device of torch"),
         (["benchmark", "engine", "--data", "nowhere"], "nowhere"),
         (["benchmark", "engine", "--data", ".", "--operators", "darkn"], "did you mean 'darken'"),
         (["benchmark", "targets", "--json", "nothing.json"], "nothing.json cannot be read"),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from relqa_loss.validation import FLOAT_DTYPES, MIN_SIDE, check_images, check_pair, unknown_name
+from relqa_loss.validation import FLOAT_DTYPES, MIN_SIDE, check_device, check_images, check_pair, unknown_name
 
 
 @pytest.mark.parametrize("dtype", FLOAT_DTYPES, ids=str)
@@ -59,3 +59,21 @@ def test_unknown_name_offers_the_nearest_or_nothing() -> None:
         "unknown fruit 'aple'; did you mean 'apple'? (known: apple, pear)"
     )
     assert unknown_name("fruit", "xyz", ["apple", "pear"]) == "unknown fruit 'xyz' (known: apple, pear)"
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_a_device_that_is_there_is_passed_on(device: str | torch.device) -> None:
+    assert check_device("device", device) == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cudda", "where must be a device of torch, e.g. cpu or cuda, got 'cudda'"),
+        ("cuda:99", "where must be a device that torch finds here, got 'cuda:99'"),
+        ("meta", "where must be a device that torch finds here, got 'meta'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_one_clear_error(device: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_device("where", device)

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Sequence
 
 from ..images import MissingExtra
+from ..validation import check_device
 from . import about, benchmark, compare, distort, select, train
 from .common import debug_flag, missing_module, one_line
 
@@ -42,6 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = build_parser().parse_args(argv)
     try:
+        if "device" in args:
+            check_device("--device", args.device)
         run: int = args.run(args)
     except KeyboardInterrupt:
         return 130

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from .common import Commands, command, note, note_skipped, print_json, write_json
 
 if TYPE_CHECKING:
-    from ..predictor import DistortionPredictor
+    from ..training.data import Photographs
     from ..training.loop import Progress
-    from ..training.recipe import PredictorConfig
+    from ..training.recipe import DataConfig, PredictorConfig
+    from ..training.start import Start
 
 
 def add_commands(commands: Commands) -> None:
@@ -134,7 +135,7 @@ def run_predictor(args: argparse.Namespace) -> int:
     with joined(args.device) as (ranks, device):
         photographs = load_photographs(args.data, recipe.data.validation_share, recipe.predictor.crop)
         if ranks.first:
-            note_skipped(photographs.skipped)
+            note_left_out(photographs, recipe.data)
         try:
             train_predictor(
                 recipe,
@@ -152,16 +153,24 @@ def run_predictor(args: argparse.Namespace) -> int:
     return 0
 
 
-def starting_point(config: PredictorConfig, source: str | None) -> DistortionPredictor | None:
-    """The predictor that ``--start-from`` names, or None."""
+def note_left_out(photographs: Photographs, config: DataConfig) -> None:
+    """Name the photographs that were skipped; say so if none is left to validate on although the recipe wants some."""
+    note_skipped(photographs.skipped)
+    if config.validation_share > 0 and not photographs.validation:
+        note(
+            f"none of {len(photographs.training)} photographs falls into the validation share of "
+            f"{config.validation_share:g}: the log will hold no validation figures"
+        )
+
+
+def starting_point(config: PredictorConfig, source: str | None) -> Start | None:
+    """What ``--start-from`` names, or None."""
     from ..training.predictor_stage import new_predictor
     from ..training.start import start_from
 
     if source is None:
         return None
-    predictor = new_predictor(config)
-    start_from(predictor, source)
-    return predictor
+    return start_from(new_predictor(config), source)
 
 
 def stopped(stop: Exception, tells: bool) -> int:
@@ -190,11 +199,11 @@ def run_scorer(args: argparse.Namespace) -> int:
     start = starting_point(recipe.predictor, args.start)
     with joined(args.device) as (ranks, device):
         photographs = load_photographs(args.data, recipe.data.validation_share, recipe.scorer.crop)
-        of_predictor = fingerprint(recipe, "predictor", photographs, start)
+        of_predictor = fingerprint(recipe, "predictor", photographs, None if start is None else start.predictor)
         predictor_seconds = load_average(predictor, args.predictor, recipe.predictor.steps, of_predictor)
         tests = Folder((), ()) if args.test is None or not ranks.first else read_folder(args.test)
         if ranks.first:
-            note_skipped(photographs.skipped)
+            note_left_out(photographs, recipe.data)
             note_skipped(tests.skipped)
         try:
             scorer = train_scorer(

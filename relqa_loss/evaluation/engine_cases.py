@@ -41,23 +41,28 @@ def of_weights(loss_fn: Comparer) -> dict[str, Any]:
     """Which weights were measured, and their size: nothing for what has no weights.
 
     Returns:
-        ``weights_sha256`` (file name -> digest), ``trained_without`` (names of the operators that their recipe held
-        out), ``parameters`` (a number) and ``weight_bytes`` (of all tensors of the networks, as they are stored:
-        float32).
+        ``weights_sha256`` (file name -> digest), ``trained_without`` (names of the operators that their training is
+        known not to have seen), ``parameters`` (a number) and ``weight_bytes`` (of all tensors of the networks, as they
+        are stored: float32).
     """
     if not isinstance(loss_fn, RelationalLoss):
         return {}
     tensors = [*loss_fn.predictor.state_dict().values(), *loss_fn.scorer.state_dict().values()]
     return {
         "weights_sha256": loss_fn.info()["files"],
-        "trained_without": list(held_out_by(loss_fn.info()["provenance"])),
+        "trained_without": list(trained_without(loss_fn.info()["provenance"])),
         "parameters": sum(parameter.numel() for parameter in loss_fn.parameters()),
         "weight_bytes": sum(tensor.numel() for tensor in tensors) * torch.finfo(torch.float32).bits // 8,
     }
 
 
-def held_out_by(provenance: Mapping[str, Any]) -> tuple[str, ...]:
-    """Operators that the training of weights with this provenance held out: none where it does not say."""
+def trained_without(provenance: Mapping[str, Any]) -> tuple[str, ...]:
+    """Operators that weights of this provenance are known not to have been trained on, nor what they started from."""
+    if "trained_without" in provenance:
+        return tuple(provenance["trained_without"])
+    # Earlier provenances tell what the recipe held out, but nothing of what the start had seen.
+    if provenance.get("start_sha256") is not None:
+        return ()
     return tuple(provenance.get("recipe", {}).get("data", {}).get("held_out", ()))
 
 

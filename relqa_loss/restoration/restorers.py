@@ -291,7 +291,7 @@ def train(
         slug = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
         path = out / f"{task}-{seed}-{slug}.pt"
         if path.exists():
-            state = read_checkpoint(path, "cpu")
+            state = read_checkpoint(path, ("settings", "model", "factor"))
             if state.get("settings") != settings:
                 raise ValueError(f"{path} was trained with other settings: choose another folder, or remove it")
             model = Restorer(spoil.scale)

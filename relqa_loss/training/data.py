@@ -24,8 +24,6 @@ Batch = TypeVar("Batch")
 FLAT = 0.02
 """A crop whose standard deviation is below this shows nothing a distortion could act on; another one is drawn."""
 
-MAX_SEED = 2**31 - 1
-
 WORKER_GRACE = 20
 """Seconds that a worker lives on after SIGTERM."""
 
@@ -36,7 +34,7 @@ class Photographs:
 
     Attributes:
         training: uint8 (3, H, W) each.
-        validation: uint8 (3, H, W) each.
+        validation: uint8 (3, H, W) each; none where none falls into its share.
         digest: sha256 over names and contents of all of them: the data manifest's hash.
         skipped: (file, reason) of those that were left out.
     """
@@ -72,7 +70,7 @@ def load_photographs(folder: str | Path, validation_share: float, smallest_side:
     if not training:
         reason = f" ({len(skipped)} left out, the first: {': '.join(skipped[0])})" if skipped else ""
         raise ValueError(f"data folder {folder} has no photograph to train on{reason}")
-    return Photographs(training, validation or training[:1], digest.hexdigest(), tuple(skipped))
+    return Photographs(training, validation, digest.hexdigest(), tuple(skipped))
 
 
 def seeded(*numbers: int) -> Generator:

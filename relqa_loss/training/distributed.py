@@ -17,6 +17,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..validation import check_device
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -58,13 +60,16 @@ def joined(device: str | torch.device) -> Iterator[tuple[Ranks, torch.device]]:
 
     Yields:
         The place in the group, and the device to train on.
+
+    Raises:
+        ValueError: no such device, or more processes on this machine than it has CUDA devices.
     """
-    device = torch.device(device)
+    device = check_device("device", device)
     if not (dist.is_available() and dist.is_torchelastic_launched()):
         yield Ranks(), device
         return
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        device = check_device("device", torch.device("cuda", int(os.environ["LOCAL_RANK"])))
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
@@ -133,10 +138,20 @@ def share_of_count(count: Tensor) -> Tensor:
     return (mean_over_ranks(count.float()) * size).clamp_min(1) / size
 
 
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether the flag is set in any process."""
+def any_rank(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Whether each of the flags is set in any process."""
     if current().size == 1:
-        return flag
-    value = torch.tensor(float(flag), device=device)
-    dist.all_reduce(value, dist.ReduceOp.MAX)
-    return bool(value)
+        return list(flags)
+    values = torch.tensor(flags, dtype=torch.float32, device=device)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return [bool(value) for value in values.tolist()]
+
+
+def extremes(value: int, device: torch.device) -> tuple[int, int]:
+    """Smallest and largest of the processes' values."""
+    if current().size == 1:
+        return value, value
+    both = torch.tensor([-value, value], device=device)
+    dist.all_reduce(both, dist.ReduceOp.MAX)
+    low, high = both.tolist()
+    return -low, high

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import batches
-from .distributed import any_rank, average_gradients, current, mean_over_ranks, start_equal
+from .distributed import any_rank, average_gradients, current, extremes, mean_over_ranks, start_equal
 from .recipe import StageConfig
 from .stopping import Stopped, on_sigterm
 
@@ -95,6 +95,7 @@ def run(
     out: Path,
     *,
     fingerprint: str,
+    record: Mapping[str, Any],
     resume: bool,
     device: torch.device,
     progress: ProgressCallback | None,
@@ -111,17 +112,18 @@ def run(
         config: the stage's configuration.
         make_batch: step -> batch; runs in worker processes.
         loss_of: batch -> (loss, further values for the log); runs under the stage's precision.
-        validate: averaged model -> figures for the log.
+        validate: averaged model -> figures for the log; none where there is nothing to validate on.
         out: folder for ``checkpoint.pt`` and ``metrics.jsonl`` (a line holds means since the last one; seconds count
             over resumptions).
         fingerprint: of recipe and data; a checkpoint with another one is refused.
+        record: what else the checkpoint shall say of the run, as JSON can hold it.
         resume: go on from the checkpoint in ``out`` if there is one.
         device: where the model is.
         progress: called after every logged step.
 
     Raises:
-        ValueError: a checkpoint of another recipe or other data; a run is there and ``resume`` is False; the loss is no
-            longer finite.
+        ValueError: a checkpoint of another recipe or other data; a run is there and ``resume`` is False; processes see
+            different checkpoints; the loss or the weights are no longer finite.
         Stopped: SIGTERM arrived (in any process) before the last step; the checkpoint of the step then under way is
             written.
     """
@@ -139,23 +141,34 @@ def run(
     if checkpoint.exists():
         if not resume:
             raise ValueError(f"{out} already holds a run; resume it or choose another folder")
-        state = read_checkpoint(checkpoint, device, fingerprint)
+        state = read_checkpoint(checkpoint, ("model", "average", "optimiser", "step", "seconds"), fingerprint)
         model.load_state_dict(state["model"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         start, spent = state["step"], state["seconds"]
-        sums, summed = dict(state.get("sums", {})), state.get("summed", 0)
+        sums = {name: value.to(device) for name, value in state.get("sums", {}).items()}
+        summed = state.get("summed", 0)
+    low, high = extremes(start, device)
+    if low != high:
+        raise ValueError(
+            f"out must be one folder for all processes, got {out}, where some find a checkpoint of step {high} and "
+            + (f"others one of step {low}" if low else "others none")
+        )
     start_equal(model)
     start_equal(average.module)
 
     began = last_save = time.monotonic()
 
     def save(step: int) -> None:
-        # Between two log lines nothing else looks: a checkpoint must stay something to go back to.
+        # Between two log lines nothing else looks: a checkpoint must stay something to go back to. All processes look,
+        # and since they have the same weights, none is left waiting for one that has raised.
         if not all(bool(parameter.isfinite().all()) for parameter in trainable):
             raise ValueError(f"the {stage}'s weights are no longer finite at step {step}; lower the learning rate")
+        if not ranks.first:
+            return
         state = {
             "fingerprint": fingerprint,
+            "record": dict(record),
             "step": step,
             "seconds": spent + time.monotonic() - began,
             "model": model.state_dict(),
@@ -201,8 +214,9 @@ def run(
                 log.write(line)
                 if progress is not None and ranks.first:
                     progress(Progress(stage, done, config.steps, means["loss"], rate, (config.steps - done) / rate))
-            stopping = any_rank(stop.asked, device) and not finished
-            if ranks.first and (stopping or finished or time.monotonic() - last_save > config.checkpoint_seconds):
+            overdue = time.monotonic() - last_save > config.checkpoint_seconds
+            stopping, due = any_rank([stop.asked and not finished, finished or overdue], device)
+            if stopping or due:
                 save(done)
                 last_save = time.monotonic()
             if stopping:
@@ -213,24 +227,34 @@ def run(
     return model
 
 
-def read_checkpoint(path: Path, device: torch.device | str, fingerprint: str | None = None) -> dict[str, Any]:
-    """What a run has saved.
+def read_checkpoint(path: Path, keys: Collection[str], fingerprint: str | None = None) -> dict[str, Any]:
+    """What a run has saved, on the CPU: loading it into modules and optimisers puts it where each of them wants it.
+
+    Args:
+        path: of the file.
+        keys: what the caller needs of it.
+        fingerprint: of what the run must have depended on, or None.
 
     Raises:
-        ValueError: a damaged file, or a run that depended on something else than the fingerprint says.
+        ValueError: a damaged file, one of another kind, or a run that depended on something else than the fingerprint
+            says.
     """
+    wrong = f"{path} is damaged or not a checkpoint of this package"
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # the unpickler fails in as many ways as a file can be damaged
-        raise ValueError(f"{path} is damaged or not a checkpoint of this package") from error
+        raise ValueError(wrong) from error
+    missing = [key for key in keys if key not in state] if isinstance(state, dict) else list(keys)
+    if missing:
+        raise ValueError(f"{wrong}: it lacks {', '.join(missing)}")
     if fingerprint is not None and state.get("fingerprint") != fingerprint:
         raise ValueError(
             f"{path} was made with another recipe, other photographs or another severity table: repeat the "
             "--recipe, --start-from and every --set of that run, or choose another folder"
         )
-    return state
+    return dict(state)
 
 
 def load_average(model: nn.Module, folder: str | Path, steps: int, fingerprint: str) -> float:
@@ -251,7 +275,7 @@ def load_average(model: nn.Module, folder: str | Path, steps: int, fingerprint: 
     path = Path(folder) / CHECKPOINT
     if not path.is_file():
         raise ValueError(f"{folder} holds no finished run: no {CHECKPOINT} in it")
-    state = read_checkpoint(path, "cpu", fingerprint)
+    state = read_checkpoint(path, ("average", "step", "seconds"), fingerprint)
     if state["step"] < steps:
         raise ValueError(f"the run in {folder} is not finished ({state['step']} of {steps} steps); resume it first")
     model.load_state_dict(average_in(state))

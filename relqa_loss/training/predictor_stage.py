@@ -22,6 +22,7 @@ from .distributed import at_least_one, current, share_of_count
 from .loop import ProgressCallback, run
 from .provenance import fingerprint
 from .recipe import PredictorConfig, Recipe
+from .start import Start, unseen_operators
 
 MAP_SCALE = 0.5
 """Map error, in severity units, below which the regression loss grows quadratically. An absolute error would pull
@@ -210,7 +211,7 @@ def train_predictor(
     photographs: Photographs,
     out: str | Path,
     *,
-    start: DistortionPredictor | None = None,
+    start: Start | None = None,
     resume: bool = False,
     device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
@@ -221,7 +222,8 @@ def train_predictor(
         recipe: both stages' recipe; the ``predictor`` section is used.
         photographs: as :func:`load_photographs` returns them.
         out: folder of this stage.
-        start: a predictor of the recipe's architecture to start from; None for random weights.
+        start: a predictor of the recipe's architecture to start from, as :func:`start_from` returns it; None for
+            random weights.
         resume: go on from the checkpoint there.
         device: where to train.
         progress: called at every logged step.
@@ -232,7 +234,9 @@ def train_predictor(
         The averaged predictor in evaluation mode.
 
     Raises:
-        ValueError: a checkpoint of another run; a batch that cannot be split over the processes.
+        MissingExtra: the codec of an operator is missing, and the recipe does not allow to do without.
+        Stopped: SIGTERM arrived; the checkpoint is written.
+        ValueError: a checkpoint of another run; a batch that cannot be split over the processes; see :func:`.loop.run`.
     """
     config: PredictorConfig = recipe.predictor
     device = torch.device(device)
@@ -241,7 +245,7 @@ def train_predictor(
     engine = DistortionEngine(recipe.data.operators(), components=components, missing_codecs=recipe.data.missing_codecs)
     predictor = new_predictor(config)
     if start is not None:
-        predictor.load_state_dict(start.state_dict())
+        predictor.load_state_dict(start.predictor.state_dict())
     predictor = predictor.to(device).to(memory_format=torch.channels_last)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -255,6 +259,8 @@ def train_predictor(
 
     def validate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, DistortionPredictor)
+        if not photographs.validation:
+            return {}
         return quick_figures(model, engine.distortions, photographs.validation, config.crop, recipe.seed, device)
 
     run(
@@ -265,7 +271,8 @@ def train_predictor(
         loss_of,
         validate,
         Path(out),
-        fingerprint=fingerprint(recipe, "predictor", photographs, start),
+        fingerprint=fingerprint(recipe, "predictor", photographs, None if start is None else start.predictor),
+        record={"trained_without": list(unseen_operators(recipe, start))},
         resume=resume,
         device=device,
         progress=progress,

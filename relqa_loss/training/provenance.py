@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..distortions.bank import BANK, SEVERITY_FILE
+from ..distortions.availability import missing_codecs
+from ..distortions.bank import BANK, SEVERITY_FILE, by_name
 from .data import Photographs
 from .recipe import Recipe
+from .start import Start, unseen_operators
 
 
 def _severity_table() -> bytes:
@@ -44,6 +46,10 @@ def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, base: nn.M
     digest.update(json.dumps([(one.name, one.effects) for one in BANK], sort_keys=True).encode())
     if base is not None:
         digest.update(tensors_digest(base).encode())
+    if recipe.data.missing_codecs == "skip":
+        # What is left out here may not be left out elsewhere. With nothing missing it is the data of "raise".
+        for name in missing_codecs(by_name(name) for name in recipe.data.operators()):
+            digest.update(f"without {name}".encode())
     return digest.hexdigest()
 
 
@@ -51,7 +57,7 @@ def provenance_of(
     recipe: Recipe,
     photographs: Photographs,
     *,
-    start: nn.Module | None,
+    start: Start | None,
     predictor_seconds: float,
     scorer_seconds: float,
     device: torch.device,
@@ -62,7 +68,8 @@ def provenance_of(
     return {
         "recipe": recipe.as_dict(),
         "recipe_sha256": recipe.digest(),
-        "start_sha256": None if start is None else tensors_digest(start),
+        "start_sha256": None if start is None else tensors_digest(start.predictor),
+        "trained_without": list(unseen_operators(recipe, start)),
         "data_sha256": photographs.digest,
         "training_photographs": len(photographs.training),
         "validation_photographs": len(photographs.validation),

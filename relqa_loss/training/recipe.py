@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib.resources
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from typing import Any
 
 from ..distortions.availability import CODEC_POLICIES
 from ..distortions.bank import BANK
+from ..distortions.draws import check_probabilities
 from ..distortions.panel import MIN_PANEL_SIDE
+from ..distortions.tier_plans import KINDS, SIZES
 from ..validation import unknown_name
 from .ranking import RANKING_LOSSES
 
@@ -23,6 +26,29 @@ PANELS = ("all", "no-opinion", "none")
 NAMES = tuple(distortion.name for distortion in BANK)
 WATCHING = ("workers", "checkpoint_seconds", "log_every", "validate_every")
 """Values that decide how a run is fed and watched, not what comes out of it."""
+
+
+def _check_at_least(config: object, low: int, *names: str) -> None:
+    """ValueError for the first of these values that is below ``low`` or not finite."""
+    for name in names:
+        value = getattr(config, name)
+        if not low <= value < math.inf:
+            finite = " and finite" if isinstance(value, float) else ""
+            raise ValueError(f"{name} must be >= {low}{finite}, got {value}")
+
+
+def _check_positive(config: object, *names: str) -> None:
+    """ValueError for the first of these values that is not above 0 or not finite."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be finite and > 0, got {value}")
+
+
+def _check_widths(name: str, widths: tuple[int, ...], count: int) -> None:
+    """ValueError unless these are numbers of channels at ``count`` places."""
+    if len(widths) != count or min(widths) < 1:
+        raise ValueError(f"{name} must be {count} numbers >= 1, got {list(widths)}")
 
 
 @dataclass(frozen=True)
@@ -95,14 +121,12 @@ class StageConfig:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(unknown_name("precision", self.precision, PRECISIONS))
-        for name in ("steps", "batch", "log_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("warmup", "workers", "weight_decay", "checkpoint_seconds"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate must be finite and > 0, got {self.learning_rate}")
+        _check_at_least(self, 1, "steps", "batch", "log_every", "validate_every")
+        _check_at_least(self, 0, "warmup", "workers", "weight_decay")
+        # Infinity is a way to have no checkpoint but the last.
+        if not self.checkpoint_seconds >= 0:
+            raise ValueError(f"checkpoint_seconds must be >= 0, got {self.checkpoint_seconds}")
+        _check_positive(self, "learning_rate")
         if not 0 <= self.average < 1:
             raise ValueError(f"average must be in [0, 1), got {self.average}")
         if self.crop < 16 or self.crop % 16:
@@ -137,16 +161,27 @@ class PredictorConfig(StageConfig):
     two_operators: float = 0.25
     both_distorted: float = 0.15
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_widths("widths", self.widths, 4)
+        _check_widths("pair_widths", self.pair_widths, 4)
+        _check_widths("texture_widths", self.texture_widths, 3)
+        _check_at_least(self, 1, "map_width")
+        _check_at_least(self, 0, "type_weight", "height_weight", "hint_weight", "kinds_first")
+        for name in ("two_operators", "both_distorted"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class ScorerConfig(StageConfig):
     """Scorer stage.
 
     Attributes:
-        tier: images in a tier.
+        tier: images in a tier, 2 to 10.
         kinds: probability of each kind of tier.
         channels: projected differences a level.
-        floor_weight: weight of the full-resolution floor.
+        floor_weight: weight of the full-resolution floor, > 0.
         ranking: loss on a tier's order: ``"pairwise"`` or ``"contrastive"``.
         temperature: of the ranking loss, on log-distances.
         panel: closed-form metrics that vote on pairs of different kinds and scenes: ``"all"`` of the panel,
@@ -177,6 +212,12 @@ class ScorerConfig(StageConfig):
         for name, allowed in (("ranking", RANKING_LOSSES), ("panel", PANELS)):
             if getattr(self, name) not in allowed:
                 raise ValueError(unknown_name(name, getattr(self, name), allowed))
+        if self.tier not in SIZES:
+            raise ValueError(f"tier must be in {SIZES.start}..{SIZES.stop - 1}, got {self.tier}")
+        check_probabilities("kinds", self.kinds, KINDS)
+        _check_at_least(self, 1, "channels")
+        _check_at_least(self, 0, "panel_weight", "scale_weight", "axis_weight", "judge_weight")
+        _check_positive(self, "floor_weight", "temperature")
         if self.panel != "none" and self.crop < MIN_PANEL_SIDE:
             raise ValueError(f"crop must be at least {MIN_PANEL_SIDE} for the panel, got {self.crop}")
 
@@ -190,6 +231,10 @@ class Recipe:
     data: DataConfig
     predictor: PredictorConfig
     scorer: ScorerConfig
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be in [0, 2^63), got {self.seed}")
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, as JSON can hold them."""
@@ -220,7 +265,7 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, str] | None = 
 
     Raises:
         ValueError: no such recipe, not TOML, an unknown or missing key (nearest match offered), a value of another
-        type.
+            type or out of its range.
     """
     bundled = bundled_recipes()
     if str(name_or_path) in bundled:
@@ -276,9 +321,13 @@ def _checked(value: Any, wanted: str, where: str) -> Any:
         return float(value)
     if wanted.startswith("tuple") and isinstance(value, list):
         of = str if "str" in wanted else int
-        if all(isinstance(item, of) for item in value):
+        if all(type(item) is of for item in value):
             return tuple(value)
-    if wanted.startswith("dict") and isinstance(value, dict):
+    if (
+        wanted.startswith("dict")
+        and isinstance(value, dict)
+        and all(type(item) in (int, float) for item in value.values())
+    ):
         return {str(key): float(item) for key, item in value.items()}
     if type(value).__name__ != wanted:
         raise ValueError(f"{where} must be of type {wanted}, got {value!r}")

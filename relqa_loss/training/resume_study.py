@@ -20,13 +20,13 @@ from .. import __version__
 from .loop import CHECKPOINT, METRICS, read_checkpoint
 
 SMALL_RUN = {
-    "predictor.steps": "36",
+    "predictor.steps": "72",
     "predictor.batch": "4",
     "predictor.crop": "64",
     "predictor.warmup": "5",
     "predictor.checkpoint_seconds": "0.1",
     "predictor.log_every": "3",
-    "predictor.validate_every": "18",
+    "predictor.validate_every": "36",
 }
 """Overrides that make a run of seconds: many checkpoints, several steps a log line, so that there is much to lose."""
 
@@ -78,7 +78,7 @@ def resume_study(
         folder: empty; the runs go below it.
         recipe: of which the predictor stage is trained; name or path.
         overrides: dotted key -> value of the recipe, as ``--set`` takes them.
-        kills: how often to kill.
+        kills: how often to kill; each time after another line of the log.
         seed: of the moments.
         threads: numbers of CPU threads with which an undisturbed run is repeated; the killed run has the first of them.
         progress: told a line of text after each run and kill.
@@ -87,7 +87,7 @@ def resume_study(
         What the JSON of ``relqa benchmark resume`` holds.
 
     Raises:
-        ValueError: fewer than one kill, or no number of threads.
+        ValueError: fewer than one kill or more than the log has lines for, or no number of threads.
         RuntimeError: a run failed by itself or hung.
     """
     if kills < 1 or not threads:
@@ -125,7 +125,7 @@ def resume_study(
 
 def compare(some: Path, others: Path) -> dict[str, Any]:
     """Largest difference of the averaged weights of two finished runs, and whether their logs agree but for seconds."""
-    a, b = (read_checkpoint(run / CHECKPOINT, "cpu")["average"] for run in (some, others))
+    a, b = (read_checkpoint(run / CHECKPOINT, ("average",))["average"] for run in (some, others))
     logs = [read_log(run) for run in (some, others)]
     last = [{name: line[name] for name in line if name.startswith("validation_")} for line in (log[-1] for log in logs)]
     return {
@@ -193,16 +193,23 @@ def _kill_and_resume(
 ) -> list[Kill]:
     """Start, kill and resume a run, then let it end; the kills that came before it had ended by itself."""
     draws = random.Random(seed)
-    moments = sorted(draws.choice(steps[: max(1, len(steps) - GAP)]) for _ in range(kills))
+    possible = steps[: max(1, len(steps) - GAP)]
+    if kills > len(possible):
+        raise ValueError(
+            f"kills must be at most {len(possible)}, one for each line of the log but the last {GAP}, got {kills}"
+        )
+    moments = sorted(draws.sample(possible, kills))
     done: list[Kill] = []
     for moment in moments:
         aimed, delay = draws.random() < AIMED, draws.uniform(0, DELAY)
-        before = _identity(out / METRICS)
+        # Up to here the log of the resumed process shows what an earlier one has trained.
+        kept = _checkpoint_step(out) or 0
+        log, leftover = _identity(out / METRICS), _identity(_unfinished(out))
         process = _start(base, out, threads)
         try:
-            _wait_for(process, out, lambda: _trains_beyond(out, before, moment))  # noqa: B023
+            _wait_for(process, out, lambda: _trains_beyond(out, log, max(moment, kept + 1)))  # noqa: B023
             if aimed:
-                _wait_for(process, out, _unfinished(out).exists)
+                _wait_for(process, out, lambda: _is_new(_unfinished(out), leftover))  # noqa: B023
             else:
                 time.sleep(delay)
         finally:
@@ -211,7 +218,7 @@ def _kill_and_resume(
             process.wait()
         if ended:
             continue
-        done.append(_examine(out))
+        done.append(_examine(out, leftover))
         progress(f"kill {len(done)} of {kills}: {done[-1]}")
     _finish(_start(base, out, threads), out)
     return done
@@ -221,13 +228,26 @@ def _unfinished(out: Path) -> Path:
     return out / f".{CHECKPOINT}.tmp"
 
 
-def _identity(path: Path) -> int | None:
-    return path.stat().st_ino if path.exists() else None
+Identity = tuple[int, int]
 
 
-def _trains_beyond(out: Path, before: int | None, step: int) -> bool:
-    """Whether the new process has put its own log in place and written a line of at least ``step`` into it."""
-    if _identity(out / METRICS) in (None, before):
+def _identity(path: Path) -> Identity | None:
+    """What changes when a file is written or replaced: inode and time of the last change; None without a file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _is_new(path: Path, before: Identity | None) -> bool:
+    """Whether there is a file, and it is not the one that was there before."""
+    return _identity(path) not in (None, before)
+
+
+def _trains_beyond(out: Path, before: Identity | None, step: int) -> bool:
+    """Whether the new process has put its own log in place, and that has a line of at least ``step``."""
+    if not _is_new(out / METRICS, before):
         return False
     steps = log_steps(out)
     return bool(steps) and steps[-1] >= step
@@ -244,14 +264,19 @@ def _wait_for(process: subprocess.Popen[bytes], out: Path, happens: Callable[[],
         raise RuntimeError(f"a run failed by itself: {_last_words(out)}")
 
 
-def _examine(out: Path) -> Kill:
-    """What a kill has left."""
+def _checkpoint_step(out: Path) -> int | None:
+    """Step of the checkpoint; None without one, ValueError if it cannot be read."""
+    path = out / CHECKPOINT
+    return int(read_checkpoint(path, ("step",))["step"]) if path.exists() else None
+
+
+def _examine(out: Path, leftover: Identity | None) -> Kill:
+    """What a kill has left, ``leftover`` being the unfinished checkpoint that an earlier one had left before."""
     step: int | None = None
     readable = True
-    if (out / CHECKPOINT).exists():
-        try:
-            step = int(read_checkpoint(out / CHECKPOINT, "cpu")["step"])
-        except ValueError:
-            readable = False
+    try:
+        step = _checkpoint_step(out)
+    except ValueError:
+        readable = False
     steps = log_steps(out)
-    return Kill(steps[-1] if steps else 0, step, _unfinished(out).exists(), readable)
+    return Kill(steps[-1] if steps else 0, step, _is_new(_unfinished(out), leftover), readable)

@@ -8,7 +8,7 @@ agree.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -140,25 +140,23 @@ class ScorerObjective(nn.Module):
         predictor: frozen.
         scorer: the module that learns.
         config: weights of the terms.
-        count: number of things -> what their sum is divided by; another where a batch is spread over processes.
+        together: each process of the group has a part of the batch, and all of them call this equally often; otherwise
+            the batch is whole.
     """
 
     def __init__(
-        self,
-        predictor: DistortionPredictor,
-        scorer: RelationalScorer,
-        config: ScorerConfig,
-        count: Callable[[Tensor], Tensor] = at_least_one,
+        self, predictor: DistortionPredictor, scorer: RelationalScorer, config: ScorerConfig, *, together: bool = False
     ) -> None:
         super().__init__()
         self.predictor = predictor
         self.scorer = scorer
         self.config = config
         self.families = [member.family for member in panel_members(config.panel)]
-        self.count = count
+        self.together = together
+        self.count = share_of_count if together else at_least_one
 
     def forward(self, batch: TierBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total loss and its terms."""
+        """Total loss and its terms: their means over the processes, and those of gradients, are the whole batch's."""
         config = self.config
         count, size = batch.images.shape[:2]
         images = batch.images.flatten(0, 1)
@@ -174,11 +172,13 @@ class ScorerObjective(nn.Module):
         log_distance = torch.log(distance + SMALLEST_DISTANCE)
         rank, accuracy = RANKING_LOSSES[config.ranking](log_distance, batch.order, config.temperature, self.count)
         pictures, levels = log_distance.flatten(), batch.panel.flatten(0, 1)
-        # Only where all processes take part: the first one validates alone.
-        together = self.count is share_of_count
-        if together:
+        if self.together:
             pictures, levels = gathered(pictures), gathered(levels)
         votes, agreement = votes_loss(pictures, levels, self.families)
+        if self.together:
+            # Every process sees all votes, but has the gradient of its own pictures alone: their mean over the
+            # processes would be too small by the number of processes. The value is right as it is.
+            votes = votes.detach() + current().size * (votes - votes.detach())
 
         # Tiers hold calibrated severities: the distance is read on that scale, and with it one kind against another.
         known = torch.isfinite(batch.severity)
@@ -194,8 +194,7 @@ class ScorerObjective(nn.Module):
         terms = {"rank": rank, "votes": votes, "scale": scale, "axes": axes, "judge": judge}
         total = (
             rank
-            # Every process sees all votes, and has the gradient of its own pictures; the mean over processes follows.
-            + config.panel_weight * (current().size if together else 1) * votes
+            + config.panel_weight * votes
             + config.scale_weight * scale
             + config.axis_weight * axes
             + config.judge_weight * judge
@@ -258,7 +257,7 @@ def train_scorer(
     Args:
         recipe: both stages' recipe; the ``scorer`` section is used.
         photographs: as :func:`load_photographs` returns them.
-        predictor: frozen here, otherwise untouched.
+        predictor: moved to ``device``, put in evaluation mode and frozen, in place; its values stay.
         out: folder of this stage.
         resume: go on from the checkpoint there.
         device: where to train.
@@ -270,7 +269,10 @@ def train_scorer(
         The averaged scorer in evaluation mode.
 
     Raises:
-        ValueError: a checkpoint of another run; a batch that cannot be split over the processes.
+        MissingExtra: the codec of an operator is missing, and the recipe does not allow to do without; a panel is asked
+            for, and piq is not installed.
+        Stopped: SIGTERM arrived; the checkpoint is written.
+        ValueError: a checkpoint of another run; a batch that cannot be split over the processes; see :func:`.loop.run`.
     """
     config: ScorerConfig = recipe.scorer
     device = torch.device(device)
@@ -283,7 +285,7 @@ def train_scorer(
         config.channels,
         config.floor_weight,
     ).to(device)
-    objective = ScorerObjective(predictor, scorer, config, share_of_count)
+    objective = ScorerObjective(predictor, scorer, config, together=True)
     engine = DistortionEngine(recipe.data.operators(), missing_codecs=recipe.data.missing_codecs)
     whole = range(config.batch)
     make_tiers = _MakeTiers(photographs.training, recipe, engine, current().rows(config.batch))
@@ -297,6 +299,9 @@ def train_scorer(
     @torch.no_grad()
     def validate(model: nn.Module) -> dict[str, float]:
         assert isinstance(model, RelationalScorer)
+        if not photographs.validation:
+            return {}
+        # The first process validates alone.
         averaged = ScorerObjective(predictor, model, config)
         # Steps below 0 belong to no training batch.
         terms = [averaged(TierBatch(*(t.to(device) for t in validation(-1 - n))))[1] for n in range(8)]
@@ -311,6 +316,7 @@ def train_scorer(
         validate,
         Path(out),
         fingerprint=fingerprint(recipe, "scorer", photographs, predictor),
+        record={},
         resume=resume,
         device=device,
         progress=progress,

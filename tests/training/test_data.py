@@ -56,10 +56,10 @@ def test_a_larger_share_only_adds_to_the_validation_photographs(folder: Path) ->
     assert all(any(torch.equal(photo, other) for other in many.validation) for photo in few.validation)
 
 
-def test_without_any_validation_photograph_a_training_one_is_looked_at(folder: Path) -> None:
+def test_no_photograph_is_trained_and_validated_on(folder: Path) -> None:
     photographs = load_photographs(folder, 0.0, 32)
     assert len(photographs.training) == 8
-    assert same(photographs.validation, photographs.training[:1])
+    assert photographs.validation == []
 
 
 def test_files_that_cannot_be_used_are_skipped_and_named(folder: Path, make_photos: PhotoMaker) -> None:

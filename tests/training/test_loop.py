@@ -22,6 +22,7 @@ from relqa_loss.training.loop import (
     METRICS,
     Progress,
     load_average,
+    read_checkpoint,
     run,
     schedule,
     write_atomically,
@@ -30,6 +31,7 @@ from relqa_loss.training.provenance import tensors_digest
 from relqa_loss.training.recipe import StageConfig
 from relqa_loss.training.stopping import Stopped
 
+CPU = torch.device("cpu")
 CONFIG = StageConfig(steps=12, warmup=3, precision="float32", workers=0, checkpoint_seconds=0.0, log_every=5)
 
 
@@ -43,6 +45,7 @@ def toy_batch(step: int) -> Tensor:
 
 def squared_error(model: nn.Module) -> Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]:
     def loss_of(batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = batch.to(next(model.parameters()).device)
         loss = (model(batch) - batch.sum(dim=1, keepdim=True)).square().mean()
         return loss, {"double": 2 * loss}
 
@@ -72,9 +75,10 @@ def train(
     fingerprint: str = "f",
     loss_of: Callable[[Tensor], Any] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    device: torch.device = CPU,
 ) -> nn.Linear:
     torch.manual_seed(1)
-    model = nn.Linear(4, 1) if model is None else model
+    model = (nn.Linear(4, 1) if model is None else model).to(device)
     loss_of = squared_error(model) if loss_of is None else loss_of
     run(
         "toy",
@@ -85,8 +89,9 @@ def train(
         lambda averaged: {"weight_norm": float(averaged.weight.detach().norm())},  # type: ignore[union-attr]
         out,
         fingerprint=fingerprint,
+        record={"trained_without": ["jpeg"]},
         resume=resume,
-        device=torch.device("cpu"),
+        device=device,
         progress=progress,
     )
     return model
@@ -212,6 +217,28 @@ def test_seconds_count_over_resumptions(tmp_path: Path) -> None:
     assert log_lines(tmp_path)[-1]["seconds"] > 1000
 
 
+def test_a_checkpoint_of_an_earlier_version_has_no_record_and_is_resumed(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+    with pytest.raises(Interruption):
+        train(tmp_path / "cut", stop=7)
+    path = tmp_path / "cut" / CHECKPOINT
+    state = torch.load(path, weights_only=True)
+    assert state.pop("record") == {"trained_without": ["jpeg"]}
+    torch.save(state, path)
+    assert tensors_digest(train(tmp_path / "cut", resume=True)) == tensors_digest(whole)
+    assert read_checkpoint(path, ["record"])["record"] == {"trained_without": ["jpeg"]}
+
+
+@pytest.mark.gpu
+def test_a_resumed_optimiser_counts_its_steps_where_a_new_one_does(tmp_path: Path) -> None:
+    with pytest.raises(Interruption):
+        train(tmp_path, stop=7, device=torch.device("cuda"))
+    train(tmp_path, resume=True, device=torch.device("cuda"))
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert state["model"]["weight"].is_cuda
+    assert state["optimiser"]["state"][0]["step"].device.type == "cpu"
+
+
 # --- SIGTERM
 
 
@@ -307,6 +334,15 @@ def test_an_unfinished_or_foreign_run_has_no_average_to_give(tmp_path: Path) -> 
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="damaged"):
         load_average(nn.Linear(4, 1), tmp_path, 12, "f")
+
+
+@pytest.mark.parametrize("content", [{"settings": {}, "model": {}}, [1, 2], torch.zeros(2)])
+def test_a_file_of_torch_that_is_no_checkpoint_is_named(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged or not a checkpoint of this package.*average"):
+        read_checkpoint(tmp_path / CHECKPOINT, ("average",))
+    with pytest.raises(ValueError, match="not a checkpoint of this package"):
+        train(tmp_path, resume=True)
 
 
 # --- files

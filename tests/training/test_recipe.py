@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from relqa_loss.training.predictor_stage import new_predictor
 from relqa_loss.training.recipe import PredictorConfig, ScorerConfig, bundled_recipes, load_recipe
 
 MINIMAL = 'name = "mine"\nseed = 3\n'
@@ -79,11 +81,58 @@ def test_overrides_take_toml_values_and_plain_words(recipe_file: Path) -> None:
         ("predictor.precision", "float23", "did you mean 'float32'"),
         ("scorer.steps", "0", "steps must be >= 1, got 0"),
         ("scorer.crop", "100", "crop must be a multiple of 16"),
+        ("seed", "-1", r"seed must be in \[0, 2\^63\), got -1"),
+        ("predictor.weight_decay", "nan", "weight_decay must be >= 0 and finite, got nan"),
+        ("predictor.checkpoint_seconds", "-1", "checkpoint_seconds must be >= 0, got -1"),
+        ("predictor.both_distorted", "1.5", r"both_distorted must be in \[0, 1\], got 1.5"),
+        ("predictor.two_operators", "nan", r"two_operators must be in \[0, 1\], got nan"),
+        ("predictor.type_weight", "-0.1", "type_weight must be >= 0 and finite, got -0.1"),
+        ("predictor.height_weight", "-1", "height_weight must be >= 0"),
+        ("predictor.hint_weight", "inf", "hint_weight must be >= 0 and finite, got inf"),
+        ("predictor.kinds_first", "-1", "kinds_first must be >= 0, got -1"),
+        ("predictor.widths", "[4, 6, 8]", r"widths must be 4 numbers >= 1, got \[4, 6, 8\]"),
+        ("predictor.widths", "[4, 6, true, 8]", "recipe.predictor.widths must be of type tuple"),
+        ("predictor.pair_widths", "[4, 4, 4, 0]", "pair_widths must be 4 numbers >= 1"),
+        ("predictor.texture_widths", "[4, 4, 4, 4]", "texture_widths must be 3 numbers >= 1"),
+        ("predictor.map_width", "0", "map_width must be >= 1, got 0"),
+        ("scorer.tier", "1", r"tier must be in 2\.\.10, got 1"),
+        ("scorer.tier", "11", r"tier must be in 2\.\.10, got 11"),
+        ("scorer.channels", "0", "channels must be >= 1, got 0"),
+        ("scorer.floor_weight", "0", "floor_weight must be finite and > 0, got 0"),
+        ("scorer.temperature", "0", "temperature must be finite and > 0, got 0"),
+        ("scorer.panel_weight", "-1", "panel_weight must be >= 0"),
+        ("scorer.scale_weight", "-1", "scale_weight must be >= 0"),
+        ("scorer.axis_weight", "-1", "axis_weight must be >= 0"),
+        ("scorer.judge_weight", "-1", "judge_weight must be >= 0"),
+        ("scorer.kinds", "{ladder = [1]}", r"recipe.scorer.kinds must be of type dict\[str, float\], got"),
+        ("scorer.kinds", "{ladder = true}", r"recipe.scorer.kinds must be of type dict\[str, float\], got"),
+        ("scorer.kinds", "{lader = 1}", "kinds has no 'lader'"),
+        ("scorer.kinds", "{ladder = -1}", r"kinds\['ladder'\] must be a probability >= 0"),
+        ("scorer.kinds", "{ladder = 0}", "kinds must hold at least one probability > 0"),
     ],
 )
 def test_bad_values_are_one_clear_error(recipe_file: Path, key: str, value: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_recipe(recipe_file, {key: value})
+
+
+def test_the_ends_of_the_ranges_are_inside(recipe_file: Path) -> None:
+    smallest = {
+        "predictor.widths": "[1, 1, 1, 1]",
+        "predictor.pair_widths": "[1, 1, 1, 1]",
+        "predictor.texture_widths": "[1, 1, 1]",
+        "predictor.map_width": "1",
+        "predictor.type_weight": "0",
+        "predictor.two_operators": "0",
+        "predictor.both_distorted": "1",
+        "predictor.checkpoint_seconds": "inf",
+        "scorer.tier": "2",
+        "scorer.panel_weight": "0",
+    }
+    recipe = load_recipe(recipe_file, smallest)
+    assert recipe.predictor.both_distorted == 1
+    assert new_predictor(recipe.predictor)(*torch.zeros(2, 1, 3, 16, 16)).shape[0] == 1
+    assert load_recipe(recipe_file, {"scorer.tier": "10"}).scorer.tier == 10
 
 
 def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:

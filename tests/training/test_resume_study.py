@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,15 @@ from relqa_loss.training.loop import CHECKPOINT, METRICS
 from relqa_loss.training.predictor_stage import train_predictor
 from relqa_loss.training.provenance import tensors_digest
 from relqa_loss.training.recipe import load_recipe
-from relqa_loss.training.resume_study import compare, log_steps, resume_study
+from relqa_loss.training.resume_study import (
+    _examine,
+    _identity,
+    _kill_and_resume,
+    _trains_beyond,
+    compare,
+    log_steps,
+    resume_study,
+)
 
 TINY = {
     "predictor.steps": "30",
@@ -32,6 +41,7 @@ TINY = {
     "predictor.checkpoint_seconds": "0.0",
     "predictor.log_every": "2",
     "predictor.validate_every": "1000",
+    "data.validation_share": "0.5",
     "predictor.widths": "[4, 6, 8, 10]",
     "predictor.pair_widths": "[4, 4, 4, 4]",
     "predictor.texture_widths": "[4, 4, 4]",
@@ -54,6 +64,8 @@ def report(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 def test_a_run_that_is_killed_and_resumed_ends_bitwise_where_an_undisturbed_one_does(report: dict[str, Any]) -> None:
     assert report["kills_that_happened"] == 3
+    trained = [kill["after_step"] for kill in report["kills"]]
+    assert trained == sorted(set(trained))
     assert report["killed_and_undisturbed"] == {
         "largest_weight_difference": 0.0,
         "same_log_steps": True,
@@ -105,6 +117,39 @@ def test_a_study_without_kills_is_refused(photos: Path, tmp_path: Path) -> None:
 def test_a_run_that_fails_by_itself_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"failed by itself: .*no photograph in folder"):
         resume_study(tmp_path, tmp_path, overrides=TINY)
+
+
+def write_log(out: Path, *steps: int) -> None:
+    (out / "new").write_text("".join(json.dumps({"step": step}) + "\n" for step in steps))
+    (out / "new").replace(out / METRICS)
+
+
+def test_lines_that_a_resumed_process_has_kept_are_not_yet_training(tmp_path: Path) -> None:
+    write_log(tmp_path, 2, 4, 6)
+    before = _identity(tmp_path / METRICS)
+    assert not _trains_beyond(tmp_path, before, 2)  # the log of the killed process
+    write_log(tmp_path, 2, 4)
+    assert not _trains_beyond(tmp_path, before, 5)
+    write_log(tmp_path, 2, 4, 6)
+    assert _trains_beyond(tmp_path, before, 5)
+
+
+def test_what_an_earlier_kill_has_left_is_not_a_checkpoint_under_way(tmp_path: Path) -> None:
+    unfinished = tmp_path / f".{CHECKPOINT}.tmp"
+    unfinished.write_bytes(b"half")
+    assert _examine(tmp_path, None).torn
+    leftover = _identity(unfinished)
+    assert not _examine(tmp_path, leftover).torn
+    unfinished.write_bytes(b"another half")
+    os.utime(unfinished, ns=(0, 0))
+    assert _examine(tmp_path, leftover).torn
+    unfinished.unlink()
+    assert not _examine(tmp_path, leftover).torn
+
+
+def test_more_kills_than_there_are_moments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="kills must be at most 2, one for each line of the log but the last 3, got 3"):
+        _kill_and_resume([], tmp_path, 1, [2, 4, 6, 8, 10], kills=3, seed=0, progress=print)
 
 
 # --- SIGTERM

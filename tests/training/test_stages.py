@@ -7,19 +7,23 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionEngine, DistortionPredictor, RelationalScorer
+from relqa_loss.distortions import availability
 from relqa_loss.distortions.bank import by_name
+from relqa_loss.evaluation.engine_cases import trained_without
 from relqa_loss.images import write_image
 from relqa_loss.training.data import Photographs, batches, load_photographs, row_crops, seeded
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average
 from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, map_loss, new_predictor, train_predictor
-from relqa_loss.training.provenance import fingerprint, tensors_digest
+from relqa_loss.training.provenance import fingerprint, provenance_of, tensors_digest
 from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
+from relqa_loss.training.release import release
 from relqa_loss.training.scorer_stage import (
     ScorerObjective,
     _MakeTiers,
@@ -28,7 +32,7 @@ from relqa_loss.training.scorer_stage import (
     tier_batch,
     train_scorer,
 )
-from relqa_loss.training.start import start_from
+from relqa_loss.training.start import Start, start_from
 
 PhotoMaker = Callable[..., Tensor]
 
@@ -308,9 +312,8 @@ def test_a_run_started_from_weights_goes_on_from_them_and_knows_it(
     recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
 ) -> None:
     before, photographs, out = trained
-    start = new_predictor(recipe.predictor)
-    start_from(start, out)
-    assert tensors_digest(start) == tensors_digest(before)
+    start = start_from(new_predictor(recipe.predictor), out)
+    assert tensors_digest(start.predictor) == tensors_digest(before)
     frozen = with_predictor(recipe, learning_rate=1e-12, weight_decay=0.0)
     after = train_predictor(frozen, photographs, tmp_path, start=start)
     for name, tensor in after.state_dict().items():
@@ -326,6 +329,74 @@ def test_a_start_that_is_not_there_or_does_not_fit_is_named(
         start_from(new_predictor(recipe.predictor), "no-such-weights")
     with pytest.raises(ValueError, match="does not fit DistortionPredictor"):
         start_from(DistortionPredictor(), trained[2])
+    with pytest.raises(ValueError, match=r"unknown weights 'owner/name'"):
+        start_from(new_predictor(recipe.predictor), Path("owner/name"))  # a path never reaches the Hub
+    torch.save({"settings": {}, "model": {}}, tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match="not a checkpoint of this package: it lacks average"):
+        start_from(new_predictor(recipe.predictor), tmp_path)
+
+
+def holding_out(recipe: Recipe, *names: str) -> Recipe:
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, held_out=names))
+
+
+def test_operators_are_unseen_only_if_the_start_has_not_seen_them_either(
+    recipe: Recipe, photographs: Photographs, tmp_path: Path
+) -> None:
+    def provenance(recipe: Recipe, start: Start | None) -> dict[str, Any]:
+        return provenance_of(
+            recipe, photographs, start=start, predictor_seconds=0, scorer_seconds=0, device=torch.device("cpu")
+        )
+
+    def starting_at(out: Path) -> Start:
+        return start_from(new_predictor(recipe.predictor), out)
+
+    without_both, without_one = holding_out(recipe, "jpeg", "hue"), holding_out(recipe, "jpeg")
+    train_predictor(without_one, photographs, tmp_path / "first")
+    first = starting_at(tmp_path / "first")
+    train_predictor(without_both, photographs, tmp_path / "second", start=first)
+    second = starting_at(tmp_path / "second")
+    assert (first.trained_without, second.trained_without) == (("jpeg",), ("jpeg",))
+    assert trained_without(provenance(without_both, second)) == ("jpeg",)
+    assert trained_without(provenance(without_both, None)) == ("jpeg", "hue")
+    assert trained_without(provenance(recipe, first)) == ()
+
+    release(tmp_path / "weights", second.predictor, fresh_scorer(recipe), provenance(without_both, first), name="mine")
+    assert starting_at(tmp_path / "weights").trained_without == ("jpeg",)
+    state = torch.load(tmp_path / "first" / CHECKPOINT, weights_only=True)
+    del state["record"]  # as earlier versions wrote it
+    torch.save(state, tmp_path / "first" / CHECKPOINT)
+    unknown = starting_at(tmp_path / "first")
+    assert trained_without(provenance(without_both, unknown)) == ()
+    assert fingerprint(recipe, "predictor", photographs, unknown.predictor) == fingerprint(
+        recipe, "predictor", photographs, first.predictor
+    )
+
+
+def test_a_fingerprint_knows_which_operators_had_to_be_left_out(
+    recipe: Recipe, photographs: Photographs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipping = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, missing_codecs="skip"))
+    before = [fingerprint(one, "predictor", photographs) for one in (recipe, skipping, holding_out(skipping, "avif"))]
+    monkeypatch.setattr(availability, "has_codec", lambda codec: codec != "AVIF")
+    after = [fingerprint(one, "predictor", photographs) for one in (recipe, skipping, holding_out(skipping, "avif"))]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [True, False, True]
+
+
+def test_without_validation_photographs_a_run_logs_no_validation_and_trains_the_same(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    predictor, photographs, _ = trained
+    alone = dataclasses.replace(photographs, validation=[])
+    assert tensors_digest(train_predictor(recipe, alone, tmp_path / "predictor")) == tensors_digest(predictor)
+    train_scorer(recipe, alone, predictor, tmp_path / "scorer")
+    for stage in ("predictor", "scorer"):
+        last = json.loads((tmp_path / stage / METRICS).read_text().splitlines()[-1])
+        assert last["step"] == 4 and not [name for name in last if name.startswith("validation")]
+    provenance = provenance_of(
+        recipe, alone, start=None, predictor_seconds=0, scorer_seconds=0, device=torch.device("cpu")
+    )
+    assert provenance["validation_photographs"] == 0
 
 
 def test_operators_that_are_held_out_are_never_trained_on(recipe: Recipe) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,21 +20,26 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.run import get_args_parser
 
+from relqa_loss.distortions import DistortionEngine
 from relqa_loss.images import write_image
-from relqa_loss.training.data import Photographs, load_photographs
+from relqa_loss.scorer import RelationalScorer
+from relqa_loss.training.data import Photographs, load_photographs, seeded
 from relqa_loss.training.distributed import (
     Ranks,
+    any_rank,
     at_least_one,
     average_gradients,
     current,
+    extremes,
     joined,
+    mean_over_ranks,
     share_of_count,
     start_equal,
 )
-from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress
-from relqa_loss.training.predictor_stage import train_predictor
-from relqa_loss.training.recipe import Recipe, load_recipe
-from relqa_loss.training.scorer_stage import train_scorer
+from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, run
+from relqa_loss.training.predictor_stage import new_predictor, train_predictor
+from relqa_loss.training.recipe import Recipe, StageConfig, load_recipe
+from relqa_loss.training.scorer_stage import ScorerObjective, _MakeTiers, panel_members, train_scorer
 
 # The step that Adam makes does not depend on the size of a gradient: gradients that are nothing but rounding move their
 # weights as far as others. Small steps, so that this does not feed back.
@@ -41,12 +49,14 @@ CHANGES = {
     for key, value in {"batch": "4", "learning_rate": "1e-4", "warmup": "0", "average": "0.5"}.items()
 } | {"scorer.steps": "3"}
 
-RESUME_SCORE_FAIL = """
+SCRIPT = """
 import json
 import sys
+from pathlib import Path
+import torch
+from test_torchrun import break_down, scorer_step
 from relqa_loss.training.data import load_photographs
 from relqa_loss.training.distributed import joined
-from relqa_loss.training.loop import run
 from relqa_loss.training.predictor_stage import train_predictor
 from relqa_loss.training.recipe import load_recipe
 from relqa_loss.training.scorer_stage import train_scorer
@@ -56,8 +66,22 @@ if __name__ == "__main__":
     recipe = load_recipe(recipe_file, json.loads(changes))
     photographs = load_photographs(photos, recipe.data.validation_share, 48)
     with joined("cpu") as (ranks, device):
+
+        def refused(train):
+            try:
+                train()
+            except ValueError as error:
+                print(f"rank {ranks.rank} refused: {error}", file=sys.stderr, flush=True)
+
+        apart = f"{folder}/apart{ranks.rank}"
+        refused(lambda: train_predictor(recipe, photographs, apart, resume=True, device=device))
+        refused(lambda: break_down(Path(folder, "broken")))
+
         predictor = train_predictor(recipe, photographs, folder + "/cut", resume=True, device=device)
         train_scorer(recipe, photographs, predictor, folder + "/scorer2", device=device)
+        loss, gradients = scorer_step(recipe, photographs, ranks.rows(4), together=True)
+        if ranks.first:
+            torch.save({"loss": loss, "gradients": gradients}, folder + "/step.pt")
         print(f"rank {ranks.rank} trained", file=sys.stderr, flush=True)
 
         def report(progress):
@@ -65,6 +89,51 @@ if __name__ == "__main__":
 
         train_predictor(recipe, photographs, folder + "/failed", device=device, progress=report)
 """
+
+
+def scorer_step(
+    recipe: Recipe, photographs: Photographs, rows: range, *, together: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logged loss and averaged gradients of a step. The panel's levels are drawn: these photographs are too small."""
+    config = dataclasses.replace(recipe.scorer, panel="no-opinion", crop=128, panel_weight=0.7)
+    torch.manual_seed(0)
+    predictor = new_predictor(recipe.predictor).requires_grad_(False)
+    shape = recipe.predictor
+    scorer = RelationalScorer(shape.widths, shape.pair_widths, shape.texture_widths[0], config.channels)
+    batch = _MakeTiers(photographs.training, recipe, DistortionEngine(), rows)(0)
+    levels = torch.rand(4, config.tier, len(panel_members(config.panel)), generator=seeded(1))
+    objective = ScorerObjective(predictor, scorer, config, together=together)
+    loss, _ = objective(batch._replace(panel=levels[rows.start : rows.stop]))
+    loss.backward()
+    average_gradients(list(scorer.parameters()))
+    gradients = {name: p.grad for name, p in scorer.named_parameters() if p.grad is not None}
+    return mean_over_ranks(loss.detach()), gradients
+
+
+def break_down(out: Path) -> None:
+    """A run whose weights are no longer finite from its fourth step on, which no line of its log tells."""
+    model = nn.Linear(1, 1)
+    config = StageConfig(
+        steps=9, warmup=0, precision="float32", workers=0, checkpoint_seconds=0.0, log_every=9, validate_every=9
+    )
+
+    def loss_of(step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        return model.weight.sum() * (math.nan if step == 3 else 1.0), {}
+
+    run(
+        "toy",
+        model,
+        config,
+        int,
+        loss_of,
+        lambda averaged: {},
+        out,
+        fingerprint="",
+        record={},
+        resume=False,
+        device=torch.device("cpu"),
+        progress=None,
+    )
 
 
 class Interruption(Exception):
@@ -94,7 +163,7 @@ def runs(
     folder = tmp_path_factory.mktemp("torchrun")
     for index, photo in enumerate(make_photos(6, 56, 64)):
         write_image(folder / "photos" / f"{index}.png", photo)
-    (folder / "script.py").write_text(RESUME_SCORE_FAIL)
+    (folder / "script.py").write_text(SCRIPT)
     recipe = load_recipe(tiny_recipe, CHANGES)
     photographs = load_photographs(folder / "photos", recipe.data.validation_share, 48)
 
@@ -102,11 +171,13 @@ def runs(
     train_scorer(recipe, photographs, predictor, folder / "scorer1")
     with pytest.raises(Interruption):
         train_predictor(recipe, photographs, folder / "cut", progress=interrupt)
+    shutil.copytree(folder / "cut", folder / "apart0")
+    path = os.pathsep.join([str(repository), str(Path(__file__).parent)])
 
     def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *arguments],
-            env=os.environ | {"PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
             cwd=folder,
             capture_output=True,
             text=True,
@@ -161,6 +232,29 @@ def test_the_scorer_stage_is_split_too(runs: Runs) -> None:
     assert_equal_runs(runs.folder / "scorer2", runs.folder / "scorer1")
 
 
+def test_loss_and_gradients_of_a_step_do_not_depend_on_the_number_of_processes(runs: Runs) -> None:
+    loss, gradients = scorer_step(runs.recipe, runs.photographs, range(4), together=False)
+    split = torch.load(runs.folder / "step.pt", weights_only=True)
+    torch.testing.assert_close(split["loss"], loss)
+    assert split["gradients"].keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(split["gradients"][name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_processes_that_find_different_checkpoints_all_refuse(runs: Runs) -> None:
+    for rank in (0, 1):
+        assert (
+            f"rank {rank} refused: out must be one folder for all processes, got {runs.folder}/apart{rank}, where some "
+            "find a checkpoint of step 2 and others none"
+        ) in runs.second.stderr
+
+
+def test_weights_that_are_not_finite_end_all_processes(runs: Runs) -> None:
+    for rank in (0, 1):
+        assert f"rank {rank} refused: the toy's weights are no longer finite at step 4" in runs.second.stderr
+    assert torch.load(runs.folder / "broken" / CHECKPOINT, weights_only=True)["step"] == 3
+
+
 def test_an_error_in_one_process_ends_all(runs: Runs) -> None:
     assert runs.second.returncode != 0
     assert runs.second.stderr.count("ValueError: only the first process sees this") == 1
@@ -205,6 +299,8 @@ def test_without_torchrun_nothing_is_initialised() -> None:
         assert (ranks, device) == (Ranks(), torch.device("cpu"))
         assert not torch.distributed.is_initialized()
     assert current() == Ranks()
+    assert any_rank([True, False], device) == [True, False]
+    assert extremes(3, device) == (3, 3)
     count = torch.tensor(3.0)
     assert share_of_count(count) == at_least_one(count) == 3
     assert share_of_count(torch.tensor(0)) == at_least_one(torch.tensor(0)) == 1
