@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..distortions import Distortion, DistortionEngine, Triplet, visibility
 from ..distortions.bank import by_name
 from ..distortions.recipe import Recipe as Components
+from ..evaluation.engine_cases import VISIBLE, weighted_mean
 from ..evaluation.statistics import mean_of, spearman
 from ..predictor import DistortionPredictor
 from ..relation import AXES
@@ -170,6 +171,8 @@ def quick_figures(
 ) -> dict[str, float]:
     """Axis accuracy and severity Spearman (mean over axes) on a few validation crops, in regions of all kinds.
 
+    Crops without a visible pixel are left out; a figure without a crop is not there.
+
     Args:
         predictor: on ``device``.
         distortions: operators; those without a trace of their direction are left out.
@@ -186,19 +189,25 @@ def quick_figures(
         crops = random_crops(photographs, VALIDATION_CROPS, crop, 1.0, generator)
         triplet = engine(crops, generator=generator)
         maps = predictor(triplet.distorted.to(device), crops.to(device)).float().cpu()
-        weight = triplet.weight.unsqueeze(1)
-        total = weight.sum(dim=(2, 3)).clamp_min(1e-6)
-        strength = (maps.abs() * weight).sum(dim=(2, 3)) / total
-        true = (triplet.maps.abs() * weight).sum(dim=(2, 3)) / total
-        right += sum(AXES[channel] in distortion.right_axes for channel in strength.argmax(dim=1).tolist())
-        count += VALIDATION_CROPS
+        seen_somewhere = triplet.weight.amax(dim=(1, 2)) >= VISIBLE
+        strength, true = (weighted_mean(one.abs(), triplet.weight)[seen_somewhere] for one in (maps, triplet.maps))
+        best, channels = strength.max(dim=1)
+        # Maps of zeros name nothing.
+        named = zip(best.tolist(), channels.tolist(), strict=True)
+        right += sum(value > 0 and AXES[channel] in distortion.right_axes for value, channel in named)
+        count += len(strength)
         for axis, effect in distortion.effects.items():
             if abs(effect) == 1.0:
                 channel = AXES.index(axis)
                 pairs = zip(true[:, channel].tolist(), strength[:, channel].tolist(), strict=True)
                 seen.setdefault(axis, []).extend(pairs)
-    spearmans = [spearman(*zip(*pairs, strict=True)) for pairs in seen.values()]
-    return {"validation_axis_accuracy": right / count, "validation_severity_spearman": mean_of(spearmans) or 0.0}
+    figures = {
+        "validation_axis_accuracy": right / count if count else None,
+        "validation_severity_spearman": mean_of(
+            spearman(*zip(*pairs, strict=True)) for pairs in seen.values() if pairs
+        ),
+    }
+    return {name: value for name, value in figures.items() if value is not None}
 
 
 def new_predictor(config: PredictorConfig) -> DistortionPredictor:
