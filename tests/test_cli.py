@@ -410,6 +410,12 @@ def test_benchmark_card_draws_failures_from_the_photographs_given(capsys, folder
     assert drawn == ("](failures.webp)" in (folder / "README.md").read_text())
 
 
+@pytest.mark.parametrize("option, kind", [("--jury", "jury"), ("--human", "human")])
+def test_benchmark_card_names_a_json_of_another_benchmark(capsys, folder, engine_json, option, kind):
+    code, _, err = run(capsys, "benchmark", "card", folder, "--engine", engine_json, option, engine_json)
+    assert code == 1 and f"engine.json is not what relqa benchmark {kind} --json writes" in err
+
+
 def test_benchmark_card_refuses_figures_of_other_weights(capsys, folder, engine_json):
     engine_json.write_text(json.dumps(json.loads(engine_json.read_text()) | {"weights_sha256": {}}))
     card = (folder / "README.md").read_bytes()

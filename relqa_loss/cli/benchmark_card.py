@@ -83,7 +83,7 @@ def run_card(args: argparse.Namespace) -> int:
         raise ValueError(f"{args.folder} does not say how its weights were made: its config.json has no provenance")
     evaluation = _report(args.engine, "engine", "per_operator")
     _check_weights(args.engine, evaluation.get("weights_sha256"), config["files"])
-    jury = None if args.jury is None else _report(args.jury, "jury", "setup")
+    jury = None if args.jury is None else _report(args.jury, "jury", "jury")
     if jury is not None:
         _check_weights(args.jury, jury["setup"].get("weights_sha256"), config["files"])
     human = [_report(path, "human", "weights") for path in args.human]

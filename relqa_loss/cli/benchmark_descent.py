@@ -103,14 +103,11 @@ def run_recovery(args: argparse.Namespace) -> int:
 
 
 def _check_figure(path: Path) -> None:
-    from ..images import MissingExtra
+    from ..figures_distortions import check_ending
 
     if path.suffix.lower() != ".webp":
         raise ValueError(f"figure must be a file that ends in .webp, got {path}")
-    try:
-        __import__("matplotlib")
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "figures") from error
+    check_ending(path)
 
 
 def _write_sheet(recovery: Recovery, reference: Tensor, path: Path) -> None:
