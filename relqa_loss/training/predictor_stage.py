@@ -80,15 +80,19 @@ class _MakePairs:
             weight[other] = torch.where(unseen, 0.0, visibility(a[other], b[other]))
         traceless = torch.tensor([self._traceless(recipe) for recipe in first.recipe]) & ~other
         unsigned = torch.where(traceless.view(-1, 1, 1), visibility(a, b), 0.0)
-        both = (weight + unsigned).unsqueeze(1)
-        small = F.avg_pool2d(both, 2)
-        maps = F.avg_pool2d(maps * both, 2) / small.clamp_min(1e-6)
-        weight, unsigned = (F.avg_pool2d(one.unsqueeze(1), 2) for one in (weight, unsigned))
-        return PairBatch(a, b, maps, weight, unsigned, torch.tensor(step < config.kinds_first))
+        targets = _halved(maps, weight.unsqueeze(1), unsigned.unsqueeze(1))
+        return PairBatch(a, b, *targets, torch.tensor(step < config.kinds_first))
 
     def _traceless(self, recipe: Components) -> bool:
         """Whether a picture shows one operator that leaves no trace, and so what was done to it, but not to which."""
         return len(recipe) == 1 and not by_name(recipe[0].name).trace
+
+
+def _halved(maps: Tensor, weight: Tensor, unsigned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Targets at half the resolution: means of the maps over what counts, so that unknown pixels do not dilute them."""
+    both = weight + unsigned
+    known = F.avg_pool2d(maps * both, 2) / F.avg_pool2d(both, 2).clamp_min(1e-6)
+    return known, F.avg_pool2d(weight, 2), F.avg_pool2d(unsigned, 2)
 
 
 def _unseen(triplet: Triplet) -> Tensor:
@@ -262,8 +266,8 @@ def train_predictor(
         pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
         maps = predictor.half_resolution_maps(pair, a, b)
         loss, terms = map_loss(maps, target, weight, unsigned, config, share_of_count, kinds_first)
-        target, weight, unsigned = (F.avg_pool2d(one, 2) for one in (target, weight, unsigned))
-        hint, _ = map_loss(predictor.hints(pair), target, weight, unsigned, config, share_of_count, kinds_first)
+        coarse = _halved(target, weight, unsigned)
+        hint, _ = map_loss(predictor.hints(pair), *coarse, config, share_of_count, kinds_first)
         return loss + config.hint_weight * hint, {**terms, "hint": hint}
 
     def validate(model: nn.Module) -> dict[str, float]:
