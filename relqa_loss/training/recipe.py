@@ -190,7 +190,7 @@ class ScorerConfig(StageConfig):
         panel_weight: weight of the loss on their votes.
         scale_weight: weight of the pull of log-distance towards log-severity (single-operator tiers).
         axis_weight: weight of the cross-entropy that ties the parts to the declared axes.
-        judge_weight: weight of the unanchored judgement's ranking loss.
+        judge_weight: weight of the loss of the unanchored judgement.
     """
 
     tier: int = 5

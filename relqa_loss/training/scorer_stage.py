@@ -27,13 +27,13 @@ from .data import Photographs, row_crops, seeded
 from .distributed import at_least_one, current, gathered, share_of_count
 from .loop import ProgressCallback, run
 from .provenance import fingerprint
-from .ranking import RANKING_LOSSES, log_levels, votes_loss
+from .ranking import RANKING_LOSSES, VOTES_TEMPERATURE, log_levels, votes_loss
 from .recipe import Recipe, ScorerConfig
 
 SMALLEST_DISTANCE = 1e-4
 """Added to distances before their logarithm is taken."""
 
-JUDGED_PAIRS = 3
+JUDGED_PAIRS = 6
 """Pairs a tier on which the unanchored judgement is trained in each step."""
 
 JUDGE_SCALE = 0.1
@@ -45,9 +45,9 @@ class TierBatch(NamedTuple):
 
     ``reference`` (B, 3, H, W); ``images`` (B, T, 3, H, W); ``order`` (B, T, T) bool, [i, j] = i is better than j;
     ``severity`` (B, T), NaN where several operators act; ``axes`` (B, T, len(AXES)) share of each axis in what was
-    done; ``better`` and ``worse`` (P,) flat indices into B * T: pairs for the judgement; ``told`` (P,) bool: their
-    order shows without the reference; ``panel`` (B, T, M) levels of the panel's members, higher is worse, NaN for
-    pictures that it cannot follow (M = 0 without a panel).
+    done; ``first`` and ``second`` (P,) flat indices into B * T: pairs for the judgement; ``ordered`` (P,) bool: the
+    first is known to be better; ``told`` (P,) bool: their order shows without the reference; ``panel`` (B, T, M) levels
+    of the panel's members, higher is worse, NaN for pictures that it cannot follow (M = 0 without a panel).
     """
 
     reference: Tensor
@@ -55,8 +55,9 @@ class TierBatch(NamedTuple):
     order: Tensor
     severity: Tensor
     axes: Tensor
-    better: Tensor
-    worse: Tensor
+    first: Tensor
+    second: Tensor
+    ordered: Tensor
     told: Tensor
     panel: Tensor
 
@@ -69,29 +70,33 @@ def tier_batch(tier: Tier, members: Sequence[PanelMember] = ()) -> TierBatch:
     """
     axes = torch.zeros(*tier.severity.shape, len(AXES))
     severity = torch.full(tier.severity.shape, float("nan"))
-    told = torch.ones(tier.severity.shape[0], dtype=torch.bool)
+    alone = torch.ones(tier.severity.shape, dtype=torch.bool)
     for row, recipes in enumerate(tier.recipes):
         for column, recipe in enumerate(recipes):
             for component in recipe:
                 distortion = by_name(component.name)
-                told[row] &= distortion.told_apart_alone
+                alone[row, column] &= distortion.told_apart_alone
                 for axis, effect in distortion.effects.items():
                     axes[row, column, axis_index(axis)] += abs(effect) * component.severity
             if len(recipe) == 1 and recipe[0].region == "whole":
                 severity[row, column] = recipe[0].severity
     built = torch.tensor([kind != "kinds" or not members for kind in tier.kind])
     order = tier.order & built.view(-1, 1, 1)
-    rows, better, worse = _spread_pairs(order, JUDGED_PAIRS)
+    # Where nothing is known of two pictures of which each shows its damage, the distances to the original decide.
+    unknown = (~(order | order.mT) & alone.unsqueeze(1) & alone.unsqueeze(2)).triu(diagonal=1)
+    rows, first, second = _spread_pairs(order | unknown, JUDGED_PAIRS)
     size = order.shape[1]
+    ordered = order[rows, first, second]
     return TierBatch(
         reference=tier.reference,
         images=tier.images,
         order=order,
         severity=severity,
         axes=F.normalize(axes, p=1, dim=2),
-        better=rows * size + better,
-        worse=rows * size + worse,
-        told=told[rows],
+        first=rows * size + first,
+        second=rows * size + second,
+        ordered=ordered,
+        told=alone.all(dim=1)[rows] | ~ordered,
         panel=_panel_levels(tier, members),
     )
 
@@ -190,7 +195,7 @@ class ScorerObjective(nn.Module):
         wanted = batch.axes.flatten(0, 1)
         axes = -(wanted * share.log()).sum(dim=1).mean()
 
-        judge = self._judge_loss(images, of_images, batch)
+        judge = self._judge_loss(images, of_images, log_distance.detach().flatten(), batch)
         terms = {"rank": rank, "votes": votes, "scale": scale, "axes": axes, "judge": judge}
         total = (
             rank
@@ -201,9 +206,14 @@ class ScorerObjective(nn.Module):
         )
         return total, {**terms, "order_accuracy": accuracy, "panel_agreement": agreement}
 
-    def _judge_loss(self, images: Tensor, features: Sequence[Tensor], batch: TierBatch) -> Tensor:
-        """Better images of a tier must be judged better; where a pair cannot tell, the judgement is pulled to 0."""
-        first, second = batch.better, batch.worse
+    def _judge_loss(self, images: Tensor, features: Sequence[Tensor], log_distance: Tensor, batch: TierBatch) -> Tensor:
+        """Teaches the judgement, on pairs, what can be known of them.
+
+        The better of two by construction must be judged better. Where construction says nothing, the judgement follows
+        the distances to the original, which it does not see: being differences of one number a picture, they run in no
+        circle. Where a pair alone cannot tell, it is pulled to 0.
+        """
+        first, second = batch.first, batch.second
         # Before the early exit: every process must take part in the count.
         pairs = self.count(images.new_tensor(float(len(first))))
         if len(first) == 0:
@@ -212,15 +222,15 @@ class ScorerObjective(nn.Module):
             a, b = images[first], images[second]
             pair = self.predictor.relate(a, b, [f[first] for f in features], [f[second] for f in features])
             maps = self.predictor.half_resolution_maps(pair, a, b)
-        score = self.scorer.judge(pair, maps)
-        judged = batch.told.float()
-        told = F.softplus(-score / JUDGE_SCALE)
-        silent = F.smooth_l1_loss(score / JUDGE_SCALE, torch.zeros_like(score), reduction="none")
-        return (told * judged + 0.5 * silent * (1 - judged)).sum() / pairs
+        score = self.scorer.judge(pair, maps) / JUDGE_SCALE
+        nearer = torch.sigmoid((log_distance[second] - log_distance[first]) / VOTES_TEMPERATURE)
+        told = F.binary_cross_entropy_with_logits(score, torch.where(batch.ordered, 1.0, nearer), reduction="none")
+        silent = F.smooth_l1_loss(score, torch.zeros_like(score), reduction="none")
+        return torch.where(batch.told, told, 0.5 * silent).sum() / pairs
 
 
 def _spread_pairs(order: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Up to ``count`` known pairs of each tier, evenly spread over its list of pairs: (tier, better, worse) indices."""
+    """Up to ``count`` of a tier's pairs (B, T, T), evenly spread over their list: (tier, row, column) indices."""
     chosen = []
     for row in range(order.shape[0]):
         pairs = order[row].nonzero()

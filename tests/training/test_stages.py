@@ -18,7 +18,7 @@ from relqa_loss.distortions import availability
 from relqa_loss.distortions.bank import by_name
 from relqa_loss.evaluation.engine_cases import trained_without
 from relqa_loss.images import write_image
-from relqa_loss.training.data import Photographs, batches, load_photographs, row_crops, seeded
+from relqa_loss.training.data import Photographs, batches, load_photographs, random_crops, row_crops, seeded
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average
 from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, map_loss, new_predictor, train_predictor
 from relqa_loss.training.provenance import fingerprint, provenance_of, tensors_digest
@@ -26,6 +26,7 @@ from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
 from relqa_loss.training.release import release
 from relqa_loss.training.scorer_stage import (
     ScorerObjective,
+    TierBatch,
     _MakeTiers,
     _spread_pairs,
     panel_members,
@@ -420,8 +421,9 @@ def test_ladder_targets_are_severity_and_declared_axes(make_photos: PhotoMaker, 
     assert torch.equal(batch.order, tier.order)
     torch.testing.assert_close(batch.severity, tier.severity)
     torch.testing.assert_close(batch.axes, (declared / declared.sum()).expand(2, 3, -1))
-    assert len(batch.told) == len(batch.better) == len(batch.worse) > 0
+    assert len(batch.told) == len(batch.first) == len(batch.second) > 0
     assert set(batch.told.tolist()) == {judged}
+    assert batch.ordered.all()
 
 
 def test_severity_is_a_target_only_where_one_operator_acts_on_the_whole_picture(make_photos: PhotoMaker) -> None:
@@ -434,8 +436,8 @@ def test_severity_is_a_target_only_where_one_operator_acts_on_the_whole_picture(
             single = len(recipe) == 1 and recipe[0].region == "whole"
             assert bool(batch.severity[row, column].isfinite()) == single
         alone = all(by_name(component.name).told_apart_alone for recipe in recipes for component in recipe)
-        of_tier = torch.div(batch.better, 3, rounding_mode="floor") == row
-        assert (batch.told[of_tier] == alone).all()
+        of_tier = torch.div(batch.first, 3, rounding_mode="floor") == row
+        assert (batch.told[of_tier & batch.ordered] == alone).all()
     shares = batch.axes.sum(dim=2)
     assert (((shares - 1).abs() < 1e-5) | (shares == 0)).all()
 
@@ -450,7 +452,12 @@ def test_the_panel_votes_on_what_it_can_follow_and_replaces_the_order_between_ki
     moved = torch.tensor([[recipe[0].name == "shift_left" for recipe in recipes] for recipes in tier.recipes])
     assert torch.equal(batch.panel.isnan().all(dim=2), moved)
     assert not batch.order.any()
-    assert len(batch.better) == 0
+    # Of the pairs whose order construction leaves open, those that show their damage are judged by the distances.
+    assert not batch.ordered.any() and batch.told.all()
+    shown = ~moved
+    expected = sum(int(row.sum()) * (int(row.sum()) - 1) // 2 for row in shown)
+    assert len(batch.first) == expected > 0
+    assert shown.flatten()[batch.first].all() and shown.flatten()[batch.second].all()
     ladder = DistortionEngine(["jpeg"], regions={"whole": 1.0}).tier(
         photos, size=3, generator=seeded(4), kinds={"ladder": 1.0}
     )
@@ -477,6 +484,36 @@ def test_judged_pairs_are_known_pairs_of_their_tier() -> None:
     assert order[rows, better, worse].all()
     assert len({(b, w) for b, w in zip(better.tolist(), worse.tolist(), strict=True)}) == 3
     assert len(_spread_pairs(torch.zeros_like(order), 3)[0]) == 0
+
+
+def test_judgement_learns_the_order_where_it_is_known_and_the_distances_where_it_is_not(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, photographs, _ = trained
+    reference = random_crops(photographs.training, 1, 32, 1.0, seeded(6))
+    images = (reference.unsqueeze(1) + torch.linspace(0.02, 0.08, 4).view(1, 4, 1, 1, 1)).clamp(0, 1)
+    batch = TierBatch(
+        reference=reference,
+        images=images,
+        order=torch.zeros(1, 4, 4, dtype=torch.bool),
+        severity=torch.full((1, 4), torch.nan),
+        axes=torch.zeros(1, 4, len(AXES)),
+        first=torch.tensor([0, 0, 2, 0]),
+        second=torch.tensor([1, 2, 0, 3]),
+        ordered=torch.tensor([True, False, False, True]),
+        told=torch.tensor([True, True, True, False]),
+        panel=torch.zeros(1, 4, 0),
+    )
+    objective = ScorerObjective(predictor, fresh_scorer(recipe), recipe.scorer)
+    score = torch.full((4,), 0.02, requires_grad=True)
+    monkeypatch.setattr(objective.scorer, "judge", lambda pair, maps: score)
+    log_distance = torch.log(torch.tensor([0.1, 0.2, 0.4, 0.8]))
+    flat = images.flatten(0, 1)
+    objective._judge_loss(flat, predictor.encode(flat), log_distance, batch).backward()
+    assert score.grad is not None
+    known, nearer, farther, silent = (-score.grad).tolist()
+    assert known > nearer > 0  # both rise; certainty pulls harder
+    assert farther < 0 and silent < 0
 
 
 def fresh_scorer(recipe: Recipe) -> RelationalScorer:
