@@ -156,4 +156,5 @@ def _print_growth(title: str, growth: Growth) -> None:
 
 
 def _machine(setup: dict[str, Any]) -> str:
-    return f"{setup['precision']}, {setup['device']}, {setup['threads']} CPU threads, torch {setup['torch']}"
+    parts = (setup["precision"], setup["device"], f"{setup['threads']} CPU threads", f"torch {setup['torch']}")
+    return ", ".join((*parts, setup["allocator"])) if setup["allocator"] else ", ".join(parts)

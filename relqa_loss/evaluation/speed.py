@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -272,6 +273,12 @@ def machine(device: torch.device, precision: Precision) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
         "precision": precision,
+        "allocator": " ".join(f"{name}={value}" for name, value in sorted(os.environ.items()) if _allocates(name)),
         "torch": str(torch.__version__),
         "relqa_loss": __version__,
     }
+
+
+def _allocates(variable: str) -> bool:
+    """Whether an environment variable changes how the C library hands out memory, and so what big buffers cost."""
+    return variable.startswith("MALLOC_") or variable in ("GLIBC_TUNABLES", "LD_PRELOAD")

@@ -14,7 +14,7 @@ from torch import Tensor
 from relqa_loss import RelationalLoss
 from relqa_loss.evaluation import speed, speed_peers
 from relqa_loss.evaluation.memory import METHODS, MIB
-from relqa_loss.evaluation.speed import OURS, TARGETS, Contender, Cost, measure
+from relqa_loss.evaluation.speed import OURS, TARGETS, Contender, Cost, machine, measure
 from relqa_loss.evaluation.speed_peers import LEAST_SIDE, MS_SSIM_SIDE, lpips_alexnet, lpips_vgg16, ms_ssim_loss
 from relqa_loss.evaluation.speed_profile import PARTS, Laps, forward_by_parts, profile
 from relqa_loss.evaluation.targets import verdicts
@@ -285,3 +285,12 @@ def test_on_cuda_everything_is_measured_in_bfloat16_too(make_loss: LossMaker) ->
     assert report.setup["precision"] == "bfloat16"
     assert all(one.ms > 0 and one.peak_mib > 0 for one in report.contenders.values())
     assert profile(loss, shape=(1, 3, 64, 64), repeats=1, device="cuda")["ms"]["backward"] > 0
+
+
+def test_what_allocates_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LD_PRELOAD", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    assert machine(torch.device("cpu"), "float32")["allocator"] == ""
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    monkeypatch.setenv("LD_PRELOAD", "libjemalloc.so")
+    assert machine(torch.device("cpu"), "float32")["allocator"] == "LD_PRELOAD=libjemalloc.so MALLOC_TRIM_THRESHOLD_=1"
