@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .relation import AXES, Relation, axis_index
+from .relation import AXES, SHIFT_AXES, TONE_AXES, Relation, axis_index
 
 AXIS_WORDS: dict[str, tuple[str, str]] = {
     "blur": ("blurrier", "sharper"),
@@ -55,6 +55,29 @@ def in_words(axis: str, direction: float) -> str:
     if abs(direction) < MIXED_BELOW:
         return f"{axis.replace('_', ' ')} both ways"
     return plus if direction > 0 else minus
+
+
+def change_in_words(axis: str, change: float, turn: float) -> str:
+    """What became of an axis from one output to the next, e.g. ``"sharper"``.
+
+    That less of an artefact is better, and more of it worse, goes without saying; the rest is said, e.g.
+    ``"darker, farther from the originals"``.
+
+    Args:
+        axis: one of ``AXES``.
+        change: of the axis's part of the distance; negative = nearer to the originals.
+        turn: change of the axis's signed map; 0 where it has no common direction.
+
+    Raises:
+        ValueError: unknown axis.
+    """
+    plus, minus = AXIS_WORDS[AXES[axis_index(axis)]]
+    outcome = "nearer to the originals" if change < 0 else "farther from the originals"
+    if turn == 0:
+        return f"{axis.replace('_', ' ')} {outcome}"
+    word = plus if turn > 0 else minus
+    expected = axis not in TONE_AXES + SHIFT_AXES and (turn > 0) == (change > 0)
+    return word if expected else f"{word}, {outcome}"
 
 
 def strongest(relation: Relation, count: int, item: int = 0) -> list[tuple[str, float, float]]:
