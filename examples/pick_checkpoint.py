@@ -1,33 +1,49 @@
-"""Pick a checkpoint by comparing its outputs, image by image, with those of the best one so far."""
+"""Pick a checkpoint by comparing its outputs, image by image, with those of the best one so far; then rank all."""
 
+from collections.abc import Iterator
 from importlib.resources import as_file, files
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from relqa_loss import CheckpointSelector, RelationalLoss
 from relqa_loss.images import read_image
 
+# Stand-ins for checkpoints of a super-resolution network: step, and what it is as good as.
+CHECKPOINTS = {1000: 4, 2000: 2, 3000: 3}
 
-def main() -> str:
-    """Returns the tag of the checkpoint that wins."""
+
+def validation_photographs() -> Tensor:
+    crops = []
     folder = files("relqa_loss") / "assets" / "photographs"
-    references = []
     for name in ("city", "dog", "foliage"):
         with as_file(folder / f"{name}.png") as path:
             photograph = read_image(path)
-        references += [photograph[:, :128, :128], photograph[:, -128:, -128:], photograph[:, 128:256, 128:256]]
-    references = torch.stack(references)
+        crops += [photograph[:, :128, :128], photograph[:, -128:, -128:], photograph[:, 128:256, 128:256]]
+    return torch.stack(crops)
 
+
+def restored(factor: int, references: Tensor) -> Iterator[Tensor]:
+    """One output after another: only one is in memory."""
+    for reference in references:
+        small = functional.interpolate(reference[None], scale_factor=1 / factor, mode="area")
+        yield functional.interpolate(small, size=128, mode="bicubic")[0].clamp(0, 1)
+
+
+def main() -> str:
+    """Returns the tag of the checkpoint that wins."""
+    references = validation_photographs()
     selector = CheckpointSelector(references, RelationalLoss())
-    # Stand-ins for the outputs of three checkpoints of a super-resolution network.
-    for step, factor in ((1000, 4), (2000, 2), (3000, 3)):
-        small = functional.interpolate(references, scale_factor=1 / factor, mode="area")
-        outputs = functional.interpolate(small, size=128, mode="bicubic").clamp(0, 1)
-        verdict = selector.update(outputs, tag=f"step {step}")
-        why = ", ".join(f"{axis} {change:+.3f}" for axis, change in verdict.reasons())
-        print(f"{verdict.tag}: {verdict.decision} ({verdict.confidence:.2f}), distance {verdict.distance:.3f}  {why}")
-    print(f"keep {selector.incumbent}")
+    for step, factor in CHECKPOINTS.items():
+        verdict = selector.update(restored(factor, references), tag=f"step {step}")
+        print(f"{verdict.tag}: {verdict.decision} ({verdict.confidence:.3f}), {verdict.why() or 'nothing to say yet'}")
+        if verdict.promoted:
+            print("  save this one")
+
+    ranking = selector.rank((f"step {step}", restored(factor, references)) for step, factor in CHECKPOINTS.items())
+    for place in ranking.places:
+        print(f"place {place.best} to {place.worst}: {place.tag}, distance {place.distance:.3f}")
     return str(selector.incumbent)
 
 

@@ -1,7 +1,9 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -253,35 +255,72 @@ def folders(tmp_path, make_photos):
 
 def test_select_names_the_best_folder(capsys, folders):
     arguments = ["select", "--ref", folders / "ref", folders / "bad", folders / "good"]
-    code, out, _ = run(capsys, *arguments)
-    assert code == 0 and out.splitlines()[-1] == f"best: {folders / 'good'}"
-    assert "better" in out.splitlines()[2]
+    code, out, err = run(capsys, *arguments)
+    assert code == 0 and err == "" and out.splitlines()[-1] == f"best of 2 on 7 photographs: {folders / 'good'}"
+    assert "worse" in out.splitlines()[2] and "cannot be told apart" not in out
     _, out, _ = run(capsys, *arguments, "--json")
     found = json.loads(out)
-    assert found["best"] == str(folders / "good") and found["ranking"][0] == found["best"]
-    assert [v["decision"] for v in found["verdicts"]] == ["better", "better"] and found["verdicts"][0]["score"] is None
-    assert found["verdicts"][1]["win_rate"] == 1.0 and len(found["references"]) == 7
+    assert found["best"] == [str(folders / "good")] and found["places"][0]["tag"] == str(folders / "good")
+    (verdict,) = found["verdicts"]
+    assert (verdict["decision"], verdict["tag"]) == ("worse", str(folders / "bad")) and verdict["win_rate"] == 0.0
+    assert verdict["confidence"] == 1 - 2**-6 and verdict["interval"][1] < 0
+    assert found["references"] == [str(k) for k in range(7)] and found["skipped"] == []
+
+
+def test_select_does_not_call_the_first_folder_best_when_nothing_is_decided(capsys, folders):
+    shutil.copytree(folders / "good", folders / "twin")
+    arguments = ["select", "--ref", folders / "ref", folders / "twin", folders / "bad", folders / "good"]
+    code, out, _ = run(capsys, *arguments, "--level", 0.9)
+    assert code == 0
+    group = f"{folders / 'twin'}, {folders / 'good'}"
+    assert out.splitlines()[-2:] == [f"cannot be told apart at 0.9: {group}", f"best of 3 on 7 photographs: {group}"]
+    assert [line.split("  ")[0] for line in out.splitlines()[1:4]] == ["1 to 2", "1 to 2", "3"]
+    code, out, err = run(capsys, "select", "--ref", folders / "ref", folders / "good", folders / "good")
+    assert code == 1 and out == "" and "different folders, got" in err
 
 
 def test_select_skips_the_unreadable_and_names_the_missing(capsys, folders):
     (folders / "bad" / "3.webp").write_text("broken")
+    shutil.copy(folders / "good" / "0.tiff", folders / "good" / "more.tiff")
     arguments = ["select", "--ref", folders / "ref", folders / "bad", folders / "good", "--json"]
     code, out, err = run(capsys, *arguments)
-    assert code == 0 and json.loads(out)["skipped"] == ["3"]
+    found = json.loads(out)
+    assert code == 1 and [row["photograph"] for row in found["skipped"]] == ["3"] and found["images"] == 6
     assert "skipped 3: " in err and err.endswith("1 photograph skipped\n")
+    assert "1 output has no original: left out, e.g. " in err and "more.tiff" in err
     (folders / "good" / "5.tiff").unlink()
     code, out, err = run(capsys, *arguments)
     assert code == 1 and out == "" and "lacks outputs for 1 of 7 references, e.g. '5'" in err
 
 
 def test_select_says_when_the_references_are_too_few(capsys, folders):
-    for k in range(2, 7):
-        (folders / "ref" / f"{k}.png").unlink()
+    for folder in ("ref", "bad", "good"):
+        for path in sorted((folders / folder).iterdir())[2:]:
+            path.unlink()
     arguments = ["select", "--ref", folders / "ref", folders / "bad", folders / "good"]
     code, out, err = run(capsys, *arguments)
-    assert code == 0 and "2 references cannot reach the confidence 0.95 asked for (at most 0.5)" in err
-    assert out.splitlines()[2].split()[2] == "undecided"
+    assert code == 0 and "2 photographs cannot reach the confidence 0.95 asked for in 1 comparison (at most 0.5)" in err
+    assert "undecided" in out.splitlines()[2] and out.splitlines()[-1].count(str(folders)) == 2
     assert run(capsys, *arguments, "--level", 0.5)[2] == ""
+    assert run(capsys, *arguments, "--level", 1.5)[0] == 1
+
+
+def test_select_holds_one_output_at_a_time(capsys, folders, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    def watched(path):
+        image = read_image(path)
+        alive.add(image)
+        most.append(len(alive))
+        return image
+
+    monkeypatch.setattr("relqa_loss.images.read_image", watched)
+    more = [folders / f"more{k}" for k in range(3)]
+    for folder in more:
+        shutil.copytree(folders / "good", folder)
+    assert run(capsys, "select", "--ref", folders / "ref", folders / "bad", *more)[0] == 0
+    # The original, the output that is being looked at, and the next one while it is read.
+    assert len(most) == 35 and max(most) <= 3
 
 
 def test_select_names_the_file_of_another_size(capsys, folders, photo):

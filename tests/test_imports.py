@@ -21,7 +21,18 @@ NAME = "relqa_loss"
 
 # Rooms by floor: a room imports from lower floors, and from its own floor where NEIGHBOURS says so.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("relation", "validation", "layers", "displacement", "decoder", "words", "images", "settings", "prepared"),
+    (
+        "relation",
+        "validation",
+        "layers",
+        "displacement",
+        "decoder",
+        "words",
+        "images",
+        "pairing",
+        "settings",
+        "prepared",
+    ),
     ("predictor", "scorer", "weights"),
     ("losses", "tiles", "distortions"),
     (
@@ -50,6 +61,7 @@ NEIGHBOURS = {
     ("words", "relation"),
     ("words", "validation"),
     ("images", "validation"),
+    ("pairing", "images"),
     ("settings", "relation"),
     ("settings", "validation"),
     ("predictor", "weights"),

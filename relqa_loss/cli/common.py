@@ -95,11 +95,11 @@ def names(text: str, between: str = ",") -> list[str]:
 
 def check_size(path: Path, image: Tensor, reference_path: Path, reference: Tensor) -> None:
     """ValueError that names both files, unless an image (3, H, W) has the size of its reference."""
-    if image.shape != reference.shape:
-        raise ValueError(
-            f"{path} is {image.shape[2]}x{image.shape[1]} pixels, the reference {reference_path} "
-            f"{reference.shape[2]}x{reference.shape[1]}: they must have one size"
-        )
+    from ..pairing import misfit
+
+    reason = misfit(path, image, reference_path, reference)
+    if reason:
+        raise ValueError(reason)
 
 
 def missing_module(error: ImportError) -> str:

@@ -1,9 +1,9 @@
-"""``relqa select``: which of several folders of outputs is best?"""
+"""``relqa select``: which of several folders of outputs is best, and which cannot be told apart?"""
 
 from __future__ import annotations
 
 import argparse
-import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +21,16 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from ..losses import RelationalLoss
+    from ..pairing import Paired
+    from ..selection import ImageScore, Ranking, Verdict
 
 
 def add_commands(commands: Commands) -> None:
     """Register ``select``."""
-    parser = command(commands, "select", "Compare folders of outputs on the same references and name the best.")
+    parser = command(
+        commands, "select", "Rank folders of outputs on the same references, and say which cannot be told apart."
+    )
     parser.add_argument("--ref", required=True, type=Path, metavar="DIR", help="folder of originals")
     parser.add_argument(
         "outputs",
@@ -36,124 +40,131 @@ def add_commands(commands: Commands) -> None:
         help="folders with one output for each original, of its name",
     )
     parser.add_argument("--level", type=float, default=0.95, help="confidence a verdict needs (default: 0.95)")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_loss_arguments(parser)
     parser.set_defaults(run=run)
 
 
-def read_pairs(
-    reference: Path, outputs: list[Path]
-) -> tuple[list[str], list[Tensor], list[list[Tensor]], list[tuple[str, str]]]:
-    """Photographs present in every folder, paired by their name without ending.
-
-    Returns:
-        (names, references, outputs of each folder, skipped): a photograph that cannot be read in one folder is left out
-        of all.
+def pair_all(reference: Path, outputs: Sequence[Path]) -> Paired:
+    """The folders paired by name; outputs without an original are named on stderr and left out.
 
     Raises:
-        ValueError: an output is missing or has another size than its reference, two files of a folder share a name, or
-            nothing readable is left.
+        ValueError: a folder given twice, one that lacks an output, or two files of a folder that share a name.
     """
-    from ..images import list_images
+    from ..pairing import pair_folders
 
-    folders = [_by_stem(list_images(folder), folder) for folder in (reference, *outputs)]
-    wanted = sorted(folders[0])
-    for folder, files in zip(outputs, folders[1:], strict=True):
-        missing = [name for name in wanted if name not in files]
-        if missing:
-            raise ValueError(
-                f"{folder} lacks outputs for {len(missing)} of {len(wanted)} references, e.g. {missing[0]!r}"
-            )
-    names: list[str] = []
-    skipped: list[tuple[str, str]] = []
-    pictures: list[list[Tensor]] = [[] for _ in folders]
-    for name in wanted:
-        row = _read_row([files[name] for files in folders])
-        if isinstance(row, str):
-            skipped.append((name, row))
-            continue
-        names.append(name)
-        for column, image in zip(pictures, row, strict=True):
-            column.append(image)
-    if not names:
-        raise ValueError(f"none of the {len(wanted)} photographs can be read in all folders; first: {skipped[0][1]}")
-    return names, pictures[0], pictures[1:], skipped
+    for place, folder in enumerate(outputs):
+        if folder in outputs[:place]:
+            raise ValueError(f"OUTPUTS must be different folders, got {folder} twice")
+    paired = pair_folders(reference, outputs)
+    for folder, names in paired.lacking:
+        count = len(names) + len(paired.names)
+        raise ValueError(f"{folder} lacks outputs for {len(names)} of {count} references, e.g. {names[0]!r}")
+    if paired.unasked:
+        several = "s have" if len(paired.unasked) > 1 else " has"
+        note(f"{len(paired.unasked)} output{several} no original: left out, e.g. {paired.unasked[0]}")
+    return paired
 
 
-def _read_row(paths: list[Path]) -> list[Tensor] | str:
-    """A reference and its outputs, or the reason why they cannot be used."""
+def score_row(loss_fn: RelationalLoss, paths: Sequence[Path]) -> list[ImageScore] | str:
+    """Scores of one photograph's outputs, or why it cannot be used; the original and one output are held at a time.
+
+    Args:
+        loss_fn: what compares.
+        paths: the original's file, then the outputs'.
+
+    Raises:
+        ValueError: an output has another size than its original.
+    """
     from ..images import read_each
+    from ..selection import score_image
 
-    row: list[Tensor] = []
+    original = None
+    row: list[ImageScore] = []
     for path, image in read_each(paths):
         if isinstance(image, str):
             return image if str(path) in image else f"{path}: {image}"
-        check_size(path, image, paths[0], row[0] if row else image)
-        row.append(image)
+        if original is None:
+            original = image
+            continue
+        check_size(path, image, paths[0], original)
+        row.append(score_image(loss_fn, image, original, name=str(path)))
     return row
 
 
-def _by_stem(paths: list[Path], folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in found:
-            raise ValueError(
-                f"{folder} holds two photographs named {path.stem!r}: {found[path.stem].name} and {path.name}"
-            )
-        found[path.stem] = path
-    return found
-
-
 def run(args: argparse.Namespace) -> int:
-    """Each folder against the best before it, then a ranking by mean distance."""
-    from ..selection import CheckpointSelector, highest_confidence
+    """Score photograph by photograph, rank, print."""
+    from ..selection import Tally, check_level, rank
 
-    names, references, outputs, skipped = read_pairs(args.ref, args.outputs)
+    check_level(args.level)
+    paired = pair_all(args.ref, args.outputs)
+    loss_fn = make_loss(args)
+    tallies = {str(folder): Tally(loss_fn) for folder in args.outputs}
+    skipped: list[tuple[str, str]] = []
+    for name, paths in zip(paired.names, paired.paths, strict=True):
+        row = score_row(loss_fn, paths)
+        if isinstance(row, str):
+            skipped.append((name, row))
+            continue
+        for tally, one in zip(tallies.values(), row, strict=True):
+            tally.put(one, name)
     note_skipped(skipped)
-    selector = CheckpointSelector(references, make_loss(args), level=args.level, seed=args.seed)
-    reach = highest_confidence(len(names))
-    if reach < args.level and len(outputs) > 1:
-        note(
-            f"{len(names)} reference{'s' if len(names) > 1 else ''} cannot reach the confidence {args.level:g} "
-            f"asked for (at most {reach:g}): every comparison stays undecided, and the first folder stays the best"
-        )
-    verdicts = [selector.update(images, str(folder)) for folder, images in zip(args.outputs, outputs, strict=True)]
-    ranked = sorted(verdicts, key=lambda verdict: verdict.distance)
+    if len(skipped) == len(paired.names):
+        raise ValueError(f"none of the {len(skipped)} photographs can be read in all folders; first: {skipped[0][1]}")
+    ranking = rank({tag: tally.scores() for tag, tally in tallies.items()}, level=args.level, seed=args.seed)
+    _note_reach(ranking)
     if args.json:
         print_json(
             {
-                "references": names,
-                "skipped": [name for name, _ in skipped],
-                "best": selector.incumbent,
-                "ranking": [v.tag for v in ranked],
-                "verdicts": [asdict(v) for v in verdicts],
+                "best": ranking.best,
+                **asdict(ranking),
+                "references": [name for name in paired.names if name not in dict(skipped)],
+                "skipped": [{"photograph": name, "reason": reason} for name, reason in skipped],
+                "weights": args.weights,
             }
         )
-        return 0
-    rows = []
-    for verdict in verdicts:
-        if verdict.against is None:
-            rows.append([verdict.tag, f"{verdict.distance:.4g}", "first", "-", "-", "", ""])
-            continue
-        why = ", ".join(f"{axis} {change:+.2g}" for axis, change in verdict.reasons())
-        rate = "-" if math.isnan(verdict.win_rate) else f"{verdict.win_rate:.2f}"
-        rows.append(
-            [
-                verdict.tag,
-                f"{verdict.distance:.4g}",
-                verdict.decision,
-                f"{verdict.confidence:.3f}",
-                rate,
-                verdict.against,
-                why,
-            ]
+    else:
+        print_ranking(ranking)
+    return 1 if skipped else 0
+
+
+def _note_reach(ranking: Ranking) -> None:
+    """Say so where even images that all agree could not tell two folders apart."""
+    from ..selection import highest_confidence
+
+    pairs = len(ranking.verdicts)
+    reach = max(0.0, 1.0 - pairs * (1.0 - highest_confidence(ranking.images)))
+    if pairs and reach < ranking.level:
+        note(
+            f"{ranking.images} photograph{'s' if ranking.images > 1 else ''} cannot reach the confidence "
+            f"{ranking.level:g} asked for in {pairs} comparison{'s' if pairs > 1 else ''} (at most {reach:g}): "
+            "every one stays undecided"
         )
-    print_table(
-        ["outputs", "distance", "verdict", "confidence", "win rate", "against", "changes (negative: improved)"], rows
-    )
-    print(f"\nby mean distance over {len(names)} photographs: " + " < ".join(v.tag for v in ranked))
-    print(f"best: {selector.incumbent}")
-    if ranked[0].tag != selector.incumbent:
-        print(f"note: {ranked[0].tag} has the smaller mean, but its lead is within chance at level {args.level:g}")
-    return 0
+
+
+def print_ranking(ranking: Ranking) -> None:
+    """The table, each folder beside the one with the smallest mean, and what cannot be told apart."""
+    beside = ranking.against(ranking.places[0].tag)
+    rows = []
+    for place in ranking.places:
+        where = f"{place.best}" if place.best == place.worst else f"{place.best} to {place.worst}"
+        rows.append([where, place.tag, f"{place.distance:.4g}", *_cells(beside.get(place.tag))])
+    print_table(["place", "outputs", "distance", "beside the first", "confidence", "win rate", "in what"], rows)
+    print()
+    for group in ranking.groups:
+        if len(group) > 1:
+            print(f"cannot be told apart at {ranking.level:g}: {', '.join(group)}")
+    print(f"best of {len(ranking.places)} on {ranking.images} photographs: {', '.join(ranking.best)}")
+
+
+def _cells(verdict: Verdict | None) -> list[str]:
+    if verdict is None:
+        return ["-", "-", "-", ""]
+    low, high = verdict.win_interval
+    return [
+        verdict.decision,
+        f"{verdict.confidence:.3f}",
+        f"{verdict.win_rate:.2f} ({low:.2f} to {high:.2f})",
+        verdict.why(),
+    ]

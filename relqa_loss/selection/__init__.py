@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .image_scores import ImageScore, ImageScores, Judge, Tally, score_image
-from .inference import highest_confidence
+from .inference import check_level, highest_confidence
 from .ranking import Place, Ranking, rank
 from .selector import CheckpointSelector
 from .verdict import BETTER, FIRST, UNDECIDED, WORSE, Reason, Verdict, compare
@@ -22,6 +22,7 @@ __all__ = [
     "Reason",
     "Tally",
     "Verdict",
+    "check_level",
     "compare",
     "highest_confidence",
     "rank",
