@@ -42,6 +42,7 @@ COMMANDS = [
     ["benchmark", "jury"],
     ["benchmark", "resume"],
     ["benchmark", "restoration"],
+    ["benchmark", "selection"],
     ["benchmark", "targets"],
     ["benchmark", "card"],
     ["demo"],

@@ -13,6 +13,7 @@ from .human import add_human
 from .jury import add_jury
 from .restoration import add_restoration
 from .resume import add_resume
+from .selection_study import add_selection
 from .speed import add_speed
 from .throughput import add_throughput
 
@@ -49,6 +50,7 @@ def add_commands(commands: Commands) -> None:
     add_human(kinds)
     add_jury(kinds)
     add_restoration(kinds)
+    add_selection(kinds)
     add_resume(kinds)
     add_card(kinds)
 

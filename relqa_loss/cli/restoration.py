@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ from .common import Commands, add_loss_arguments, command, names, note, note_ski
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..restoration.restorers import Restorer
+    from ..evaluation.peer_metrics import PeerMetric
+    from ..losses import RelationalLoss
+    from ..restoration.restorers import Plan, Restorer, Term
 
 
 def add_restoration(kinds: Commands) -> None:
@@ -21,6 +24,16 @@ def add_restoration(kinds: Commands) -> None:
     parser = command(
         kinds, "restoration", "Small restorers, fine-tuned from one start with one loss each, judged by other metrics."
     )
+    add_training_arguments(parser, seeds=[0, 1], start_steps=1500, steps=500, crop=176)
+    parser.add_argument("--judges", type=names, metavar="A,B", help="psnr, cvvdp, ... (default: four)")
+    parser.add_argument("--figure", type=Path, metavar="FILE", help="crops side by side, e.g. restoration.webp")
+    parser.set_defaults(run=run)
+
+
+def add_training_arguments(
+    parser: argparse.ArgumentParser, *, seeds: list[int], start_steps: int, steps: int, crop: int
+) -> None:
+    """What says how restorers are trained and on what they are judged; the rest are defaults of the options."""
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="photographs to train on")
     parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="photographs to be judged on")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="restorers go here; finished ones stay")
@@ -28,11 +41,18 @@ def add_restoration(kinds: Commands) -> None:
     parser.add_argument(
         "--losses", type=partial(names, between=";"), metavar="A;B", help="what to train with, by name (default: all)"
     )
-    parser.add_argument("--judges", type=names, metavar="A,B", help="psnr, cvvdp, ... (default: four)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="of training (default: 0 1)")
-    parser.add_argument("--start-steps", type=int, default=1500, help="steps with L1 alone, for all (default: 1500)")
-    parser.add_argument("--steps", type=int, default=500, help="steps with each loss after them (default: 500)")
-    parser.add_argument("--crop", type=int, default=176, help="side of the training crops in pixels (default: 176)")
+    default = " ".join(map(str, seeds))
+    parser.add_argument("--seeds", type=int, nargs="+", default=seeds, help=f"of training (default: {default})")
+    parser.add_argument(
+        "--start-steps",
+        type=int,
+        default=start_steps,
+        help=f"steps with L1 alone, for all (default: {start_steps})",
+    )
+    parser.add_argument("--steps", type=int, default=steps, help=f"steps with each loss after them (default: {steps})")
+    parser.add_argument(
+        "--crop", type=int, default=crop, help=f"side of the training crops in pixels (default: {crop})"
+    )
     parser.add_argument("--batch", type=int, default=4, help="crops a step (default: 4)")
     parser.add_argument(
         "--share", type=float, default=1.0, help="a term's gradient beside L1's, at the start (default: 1)"
@@ -40,35 +60,70 @@ def add_restoration(kinds: Commands) -> None:
     parser.add_argument("--test-crop", type=int, default=256, help="side of the judged crops in pixels (default: 256)")
     parser.add_argument("--limit", type=int, help="judge on at most this many photographs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="crops side by side, e.g. restoration.webp")
     add_loss_arguments(parser)
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Train, judge, print."""
-    from dataclasses import asdict
+@dataclass(frozen=True)
+class Setup:
+    """What the options of :func:`add_training_arguments` come to.
 
+    Attributes:
+        plan: how restorers are trained.
+        tasks: names of what they undo.
+        losses: name -> term beside L1.
+        metrics: name -> metric of another package.
+        training: photographs to train on, uint8 (3, H, W) each.
+        tests: central crops to judge on, (3, H, W) in [0, 1] each.
+        loss_fn: the loss of ``--weights`` on the CPU, where restored pictures are.
+        identity: what restorers depend on beside the plan.
+    """
+
+    plan: Plan
+    tasks: list[str]
+    losses: dict[str, Term | None]
+    metrics: dict[str, PeerMetric]
+    training: list[Tensor]
+    tests: list[Tensor]
+    loss_fn: RelationalLoss
+    identity: dict[str, object]
+
+    def report(self, seeds: list[int]) -> dict[str, Any]:
+        """The beginning of a report: what was trained and judged, how and on what."""
+        return {
+            "plan": asdict(self.plan), "seeds": seeds, "photographs": len(self.tests),
+            "crop": int(self.tests[0].shape[-1]),
+            "judges": {name: f"{one.package} {one.version}" for name, one in self.metrics.items()},
+            "weights_sha256": self.identity["weights"],
+        }  # fmt: skip
+
+
+def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[str]) -> Setup:
+    """Check the options of :func:`add_training_arguments` and read what they name.
+
+    Args:
+        args: the parsed options.
+        losses: names of losses, where ``--losses`` gives none.
+        metrics: names of metrics to judge by; what is not installed is named on stderr and left out.
+
+    Raises:
+        ValueError: an unknown name, a size that does not do, or photographs that cannot be used.
+    """
     from ..evaluation.peer_metrics import load_metrics
-    from ..figures_distortions import check_ending
     from ..images import central_crop, read_folder
     from ..losses import RelationalLoss
-    from ..restoration.judging import JUDGES, compare, goal, measures, restored
-    from ..restoration.restorers import LOSSES, TASKS, Plan, check_tasks, terms, train
+    from ..restoration.restorers import TASKS, Plan, check_tasks, terms
     from ..training.data import load_photographs
     from ..validation import MIN_SIDE
 
     plan = Plan(args.start_steps, args.steps, args.batch, args.crop, share=args.share)
     tasks = check_tasks(args.tasks or list(TASKS))
-    losses, missing = terms(args.losses or LOSSES, args.weights, plan.crop, args.device)
-    judges, absent = load_metrics(args.judges or JUDGES)
+    found, missing = terms(args.losses or losses, args.weights, plan.crop, args.device)
+    judges, absent = load_metrics(metrics)
     too_large = [name for name, judge in judges.items() if judge.min_side > args.test_crop]
     if too_large:
         raise ValueError(f"--test-crop must be larger for {', '.join(too_large)}, got {args.test_crop}")
     if args.test_crop < MIN_SIDE or args.test_crop % 2:
         raise ValueError(f"--test-crop must be even and at least {MIN_SIDE}, got {args.test_crop}")
-    if args.figure is not None:
-        check_ending(args.figure)
     for name, reason in (missing | absent).items():
         note(f"{name} left out: {reason}")
     loss_fn = RelationalLoss(args.weights)
@@ -76,32 +131,40 @@ def run(args: argparse.Namespace) -> int:
     folder = read_folder(args.test, args.limit)
     note_skipped([*training.skipped, *folder.skipped])
     tests = [central_crop(image, args.test_crop) for image in folder.images]
-    identity = {"photographs": training.digest, "weights": loss_fn.info()["files"]}
+    identity: dict[str, object] = {"photographs": training.digest, "weights": loss_fn.info()["files"]}
+    return Setup(plan, tasks, found, judges, training.training, tests, loss_fn, identity)
 
-    report: dict[str, Any] = {
-        "plan": asdict(plan), "seeds": args.seeds, "photographs": len(tests), "crop": args.test_crop,
-        "judges": {name: f"{one.package} {one.version}" for name, one in judges.items()},
-        "weights_sha256": identity["weights"], "tasks": {},
-    }  # fmt: skip
+
+def run(args: argparse.Namespace) -> int:
+    """Train, judge, print."""
+    from ..figures_distortions import check_ending
+    from ..restoration.judging import JUDGES, compare, goal, measures, restored
+    from ..restoration.restorers import LOSSES, train
+
+    if args.figure is not None:
+        check_ending(args.figure)
+    setup = set_up(args, LOSSES, args.judges or JUDGES)
+    judges = list(setup.metrics)
+    report: dict[str, Any] = {**setup.report(args.seeds), "tasks": {}}
     rows: dict[str, dict[str, Tensor]] = {}
-    for task in tasks:
+    for task in setup.tasks:
         tables: dict[str, list[Mapping[str, Sequence[float]]]] = {}
         factors: dict[str, list[float]] = {}
         for seed in args.seeds:
             made = train(
-                task, seed, losses, training.training, plan, args.out,
-                identity=identity, device=args.device, progress=note,
+                task, seed, setup.losses, setup.training, setup.plan, args.out,
+                identity=setup.identity, device=args.device, progress=note,
             )  # fmt: skip
             for name, one in made.items():
-                pictures = restored(one.model, task, tests, seed)
-                tables.setdefault(name, []).append(measures(pictures, tests, judges, loss_fn))
+                pictures = restored(one.model, task, setup.tests, seed)
+                tables.setdefault(name, []).append(measures(pictures, setup.tests, setup.metrics, setup.loss_fn))
                 factors.setdefault(name, []).append(one.factor)
             if seed == args.seeds[0]:
-                rows[task] = _first_of_each(task, {name: one.model for name, one in made.items()}, tests, seed)
+                rows[task] = _first_of_each(task, {name: one.model for name, one in made.items()}, setup.tests, seed)
             note(f"{task}, seed {seed}: judged")
-        figures = compare(tables, list(judges))
-        report["tasks"][task] = {**figures, "factors": factors, "goal": goal(figures, list(judges))}
-        print_task(task, report["tasks"][task], list(judges))
+        figures = compare(tables, judges)
+        report["tasks"][task] = {**figures, "factors": factors, "goal": goal(figures, judges)}
+        print_task(task, report["tasks"][task], judges)
     if args.json is not None:
         write_json(args.json, report)
     if args.figure is not None:

@@ -110,6 +110,7 @@ class Restorer(nn.Module):
         return base + F.pixel_shuffle(self.tail(x), 2)
 
 
+START = "start"
 L1 = "L1"
 OURS = "L1 + RelationalLoss"
 _PEERS = {"L1 + MS-SSIM": "ms-ssim", "L1 + ST-LPIPS": "st-lpips"}
@@ -209,18 +210,27 @@ class _Crops:
 
 
 def _descend(
-    model: Restorer, batches_of: Iterator[tuple[Tensor, Tensor]], steps: int, rate: float, loss: Term
-) -> Restorer:
+    model: Restorer,
+    batches_of: Iterator[tuple[Tensor, Tensor]],
+    steps: int,
+    rate: float,
+    loss: Term,
+    along: Sequence[int] = (),
+) -> dict[int, Restorer]:
+    """Train in place: number of steps -> the model after them, a copy for each of ``along``, itself for all."""
+    found: dict[int, Restorer] = {}
     optimiser = torch.optim.Adam(model.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     device = next(model.parameters()).device
-    for spoilt, reference in batches_of:
+    for step, (spoilt, reference) in enumerate(batches_of, start=1):
         optimiser.zero_grad(set_to_none=True)
         loss(model(spoilt.to(device)), reference.to(device)).backward()
         nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
         optimiser.step()
         schedule.step()
-    return model
+        if step in along and step < steps:
+            found[step] = copy.deepcopy(model)
+    return {**found, steps: model}
 
 
 def factor_of(term: Term, model: Restorer, some: Sequence[tuple[Tensor, Tensor]], share: float) -> float:
@@ -261,6 +271,7 @@ def train(
     out: Path,
     *,
     identity: Mapping[str, object],
+    along: Sequence[int] = (),
     device: str | torch.device = "cpu",
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Trained]:
@@ -274,8 +285,13 @@ def train(
         plan: how.
         out: a file for each restorer goes here.
         identity: what else the results depend on (digests of photographs and weights): files of another are refused.
+        along: steps of the start and of each loss after which the restorer, as it is then, is kept and returned too.
         device: where to train.
         progress: called with a line of text after each restorer.
+
+    Returns:
+        Name of the loss -> restorer. With ``along`` also ``"start"``, and ``"NAME after STEP steps"`` of the start and
+        of every loss.
 
     Raises:
         ValueError: an unknown task, or a file in ``out`` that is damaged or was made otherwise.
@@ -286,35 +302,31 @@ def train(
     def crops(first: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(_Crops(photographs, spoil, plan, seed, first), 0, steps, 0)
 
-    def kept(name: str, build: Callable[[], Trained]) -> Trained:
-        settings = {"task": task, "seed": seed, "loss": name, "plan": asdict(plan), **identity}
-        slug = "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
-        path = out / f"{task}-{seed}-{slug}.pt"
-        if path.exists():
-            state = read_checkpoint(path, ("settings", "model", "factor"))
-            if state.get("settings") != settings:
-                raise ValueError(f"{path} was trained with other settings: choose another folder, or remove it")
-            model = Restorer(spoil.scale)
-            model.load_state_dict(state["model"])
-            return Trained(model.to(device).eval(), state["factor"])
+    def kept(name: str, steps: int, build: Callable[[], dict[int, Trained]]) -> dict[str, Trained]:
+        wanted = {_after(name, step): step for step in along if step < steps} | {name: steps}
+        paths = {one: out / f"{task}-{seed}-{_slug(one)}.pt" for one in wanted}
+        settings = {"task": task, "seed": seed, "plan": asdict(plan), **identity}
+        if all(path.exists() for path in paths.values()):
+            return {one: _read(path, {**settings, "loss": one}, spoil.scale, device) for one, path in paths.items()}
         made = build()
-        state = {"settings": settings, "model": made.model.state_dict(), "factor": made.factor}
-        write_atomically(path, lambda unfinished: torch.save(state, unfinished))
+        for one, path in paths.items():
+            _write(path, {**settings, "loss": one}, made[wanted[one]])
         if progress is not None:
             progress(f"{task}, seed {seed}: trained with {name}")
-        return made
+        return {one: made[step] for one, step in wanted.items()}
 
-    def start() -> Trained:
+    def start() -> dict[int, Trained]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = Restorer(spoil.scale).to(device)
-        model = _descend(model, crops(0, plan.start_steps), plan.start_steps, plan.learning_rate, F.l1_loss)
-        return Trained(model.eval(), 0.0)
+        batches_of = crops(0, plan.start_steps)
+        models = _descend(model, batches_of, plan.start_steps, plan.learning_rate, F.l1_loss, along)
+        return {step: Trained(one.eval(), 0.0) for step, one in models.items()}
 
-    common = kept("start", start)
+    common = kept(START, plan.start_steps, start)
 
-    def go_on(name: str, term: Term | None) -> Trained:
-        model, factor = copy.deepcopy(common.model), 0.0
+    def go_on(name: str, term: Term | None) -> dict[int, Trained]:
+        model, factor = copy.deepcopy(common[START].model), 0.0
         loss: Term = F.l1_loss
         if name == BY_MAPS and term is not None:
             loss = term  # of L1's own scale: its weights have mean 1
@@ -323,10 +335,35 @@ def train(
             factor = factor_of(term, model, some, plan.share)
             loss = _l1_and(term, factor)
         batches_of = crops(plan.start_steps, plan.steps)
-        model = _descend(model.train(), batches_of, plan.steps, plan.learning_rate / 2, loss)
-        return Trained(model.eval(), factor)
+        models = _descend(model.train(), batches_of, plan.steps, plan.learning_rate / 2, loss, along)
+        return {step: Trained(one.eval(), factor) for step, one in models.items()}
 
-    return {name: kept(name, partial(go_on, name, term)) for name, term in losses.items()}
+    found = dict(common) if along else {}
+    for name, term in losses.items():
+        found |= kept(name, plan.steps, partial(go_on, name, term))
+    return found
+
+
+def _after(name: str, step: int) -> str:
+    return f"{name} after {step} steps"
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.lower()).strip("-")
+
+
+def _read(path: Path, settings: Mapping[str, object], scale: int, device: str | torch.device) -> Trained:
+    state = read_checkpoint(path, ("settings", "model", "factor"))
+    if state.get("settings") != settings:
+        raise ValueError(f"{path} was trained with other settings: choose another folder, or remove it")
+    model = Restorer(scale)
+    model.load_state_dict(state["model"])
+    return Trained(model.to(device).eval(), state["factor"])
+
+
+def _write(path: Path, settings: Mapping[str, object], made: Trained) -> None:
+    state = {"settings": settings, "model": made.model.state_dict(), "factor": made.factor}
+    write_atomically(path, lambda unfinished: torch.save(state, unfinished))
 
 
 def _l1_and(term: Term, factor: float) -> Term:
