@@ -37,9 +37,8 @@ def main() -> str:
     selector = CheckpointSelector(references, RelationalLoss())
     for step, factor in CHECKPOINTS.items():
         verdict = selector.update(restored(factor, references), tag=f"step {step}")
-        print(f"{verdict.tag}: {verdict.decision} ({verdict.confidence:.3f}), {verdict.why() or 'nothing to say yet'}")
-        if verdict.promoted:
-            print("  save this one")
+        sure = f" ({verdict.confidence:.3f}): {verdict.why()}" if verdict.against else ""
+        print(f"{verdict.tag} is {verdict.decision}{sure}{', save it' if verdict.promoted else ''}")
 
     ranking = selector.rank((f"step {step}", restored(factor, references)) for step, factor in CHECKPOINTS.items())
     for place in ranking.places:

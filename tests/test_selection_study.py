@@ -120,7 +120,7 @@ def test_command_trains_measures_and_prints(
     arguments = ["benchmark", "selection", *(str(part) for option in options.items() for part in option)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    assert "chosen by" in printed and "goal (better than validation L1 and PSNR): " in printed
+    assert "chosen by" in printed and "goal (better than validation L1 and PSNR by the intervals): " in printed
     report = json.loads((tmp_path / "out.json").read_text())
     assert set(report["choosers"]) == {"RelationalLoss", "L1", "PSNR", "SSIM"} and report["pairs"] == 2 * 6
     (names,) = report["checkpoints"].values()

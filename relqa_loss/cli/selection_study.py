@@ -96,9 +96,9 @@ def print_report(report: Mapping[str, Any]) -> None:
         ["chosen by", "agrees %", "our lead", "unanimous", *jury, "pick beats", "we differ: right", "decides: right"],
         rows,
     )
-    rivals = ", ".join(f"{verdict} than {name}" for name, verdict in report["goal"]["rivals"].items())
+    rivals = ", ".join(f"{name}: {verdict}" for name, verdict in report["goal"]["rivals"].items())
     print(
-        f"\ngoal (better than validation L1 and PSNR): {'reached' if report['goal']['reached'] else 'short'} ({rivals})"
+        f"\ngoal (better than validation L1 and PSNR by the intervals): {'reached' if report['goal']['reached'] else 'short'} ({rivals})"
     )
 
 
