@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     }
     print_report(report)
     if args.json is not None:
-        write_json(args.json, {**report, "values": runs})
+        write_json(args.json, report)
     return 0
 
 
@@ -97,9 +97,8 @@ def print_report(report: Mapping[str, Any]) -> None:
         rows,
     )
     rivals = ", ".join(f"{name}: {verdict}" for name, verdict in report["goal"]["rivals"].items())
-    print(
-        f"\ngoal (better than validation L1 and PSNR by the intervals): {'reached' if report['goal']['reached'] else 'short'} ({rivals})"
-    )
+    outcome = "reached" if report["goal"]["reached"] else "short"
+    print(f"\ngoal (better than validation L1 and PSNR by the intervals): {outcome} ({rivals})")
 
 
 def _figure(entry: Mapping[str, float | None], sign: str = "") -> str:

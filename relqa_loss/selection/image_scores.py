@@ -135,7 +135,8 @@ class Tally:
             references: the same shape.
             ids: a name for each image, the same for every checkpoint, e.g. its index in the dataset. An image whose id
                 came before, as ``DistributedSampler`` repeats some, is left out. Without ids an image is known by its
-                reference: one that comes back in this process is another image, one in another process the same.
+                reference: one that comes back in this process is another image (several inputs of one original, in the
+                same order every time), one in another process the same.
 
         Raises:
             TypeError, ValueError: unusable images, not one id for each, or one id for two references. The images before
