@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from .losses import RelationalLoss, SpatiallyWeightedLoss
+from .losses import RelationalLoss
 from .predictor import DistortionPredictor
 from .relation import AXES, Relation
 from .scorer import RelationalScorer
+from .weighted import SpatiallyWeightedLoss
 
 if TYPE_CHECKING:
     from .distortions import DistortionEngine, Tier, Triplet, distort

@@ -1,4 +1,4 @@
-"""`RelationalLoss`, the perceptual loss, and `SpatiallyWeightedLoss`, any pixel loss re-weighted by distortion maps."""
+"""`RelationalLoss`, the perceptual loss: a distance, signed maps, a score, and weights for other losses."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from . import weights as weights_module
 from .predictor import DistortionPredictor, PairFeatures
 from .prepared import PreparedReference
-from .relation import AXES, Relation, axis_index
+from .relation import Relation
 from .scorer import DistanceTerms, RelationalScorer
 from .settings import Reduction, axis_weight_vector, check_reduction, normalise_weight, range_ends, reduce
+from .spatial_weights import DEFAULT_LIMIT, spatial_weights
 from .tiles import TiledPair, check_tile
 from .validation import check_images, check_pair
 
@@ -211,6 +212,44 @@ class RelationalLoss(nn.Module):
 
         return Relation(_distance(terms), terms.parts, terms.floor, pair.maps, compute_score)
 
+    @torch.no_grad()
+    def weights(
+        self,
+        pred: Tensor,
+        ref: Tensor | PreparedReference,
+        *,
+        axes: str | Iterable[str] | None = None,
+        strength: float = 1.0,
+        limit: float = DEFAULT_LIMIT,
+        focus: float | Tensor = 1.0,
+        weight: Tensor | None = None,
+        tile: int | None = None,
+    ) -> Tensor:
+        """How much each pixel of your own per-pixel loss should count, by what the maps say of it.
+
+        ``(loss_fn.weights(pred, ref) * (pred - ref).abs()).mean()`` is what :class:`SpatiallyWeightedLoss` computes.
+
+        Args:
+            pred: as in :meth:`forward`.
+            ref: as in :meth:`forward`.
+            axes: name or names of the axes to follow; all if None. The loss's ``axis_weights`` play no part.
+            strength: as in :func:`relqa_loss.spatial_weights.spatial_weights`, which has the formula.
+            limit: as there.
+            focus: as there: 1 for the hard places, 0 for all alike, -1 for the easy ones.
+            weight: as in :meth:`forward`; the result contains it.
+            tile: as in :meth:`relate`.
+
+        Returns:
+            (B, 1, H, W) >= 0, detached, of mean 1 per image; between ``1 / limit`` and ``limit`` where no ``weight``
+            is given, and 1 everywhere where the images are equal. Float32 at least.
+
+        Raises:
+            TypeError: not float tensors.
+            ValueError: as in :meth:`relate`; an unknown axis or none; a number out of its range.
+        """
+        maps = self.relate(pred, ref, tile=tile).maps
+        return spatial_weights(maps, axes=axes, strength=strength, limit=limit, focus=focus, weight=weight)
+
     def info(self) -> dict[str, Any]:
         """Name, sha256 and provenance of the weights: to be printed beside reported figures."""
         return {
@@ -314,73 +353,3 @@ class RelationalLoss(nn.Module):
 
 def _distance(terms: DistanceTerms) -> Tensor:
     return terms.parts.sum(dim=1) + terms.floor
-
-
-class SpatiallyWeightedLoss(nn.Module):
-    """Any per-pixel loss, re-weighted towards the places where the distortion maps say that something is wrong.
-
-    The weight is ``1 + strength * m / mean(m)``, normalised to mean 1 per image, with ``m`` the sum of the detached
-    ``|maps|`` of the followed axes; where the images are equal ``m`` is 0 and every pixel weighs the same.
-
-    Args:
-        base: per-pixel loss, ``base(pred, ref)`` of shape (B, C, H, W) or (B, H, W), e.g.
-            ``nn.L1Loss(reduction="none")``.
-        relational_loss: where the maps come from; the default weights if None.
-        axes: name or names of the axes to follow; all if None.
-        strength: >= 0; 0 gives back the plain mean of the base loss.
-        reduction: ``"mean"`` or ``"sum"`` over the batch of per-image means, or ``"none"`` for (B,).
-
-    Raises:
-        ValueError: unknown axis or reduction (nearest match offered), no axis, negative strength.
-    """
-
-    def __init__(
-        self,
-        base: nn.Module,
-        relational_loss: RelationalLoss | None = None,
-        *,
-        axes: Iterable[str] | None = None,
-        strength: float = 1.0,
-        reduction: Reduction = "mean",
-    ) -> None:
-        super().__init__()
-        check_reduction(reduction)
-        if not 0 <= strength < float("inf"):
-            raise ValueError(f"strength must be finite and >= 0, got {strength}")
-        if not isinstance(base, nn.Module):
-            raise TypeError(f"base must be a module, e.g. nn.L1Loss(reduction='none'), got {base!r}")
-        names = list(AXES if axes is None else [axes] if isinstance(axes, str) else axes)
-        if not names:
-            raise ValueError("axes must name at least one axis, got none; None follows all")
-        self.base = base
-        self.relational_loss = RelationalLoss() if relational_loss is None else relational_loss
-        self.channels = [axis_index(name) for name in names]
-        self.strength = strength
-        self.reduction: Reduction = reduction
-
-    def weights(self, pred: Tensor, ref: Tensor | PreparedReference) -> Tensor:
-        """Detached weight map (B, 1, H, W) of mean 1 per image, in float32 or the dtype of the relational loss."""
-        with torch.no_grad():
-            maps = self.relational_loss.relate(pred, ref).maps[:, self.channels]
-            emphasis = maps.abs().sum(dim=1, keepdim=True)
-            mean = emphasis.mean(dim=(1, 2, 3), keepdim=True)
-            relative = emphasis / mean.clamp_min(torch.finfo(mean.dtype).tiny)
-            return normalise_weight(1 + self.strength * relative, emphasis)
-
-    def forward(self, pred: Tensor, ref: Tensor) -> Tensor:
-        """Weighted mean of the base loss; shapes and errors as :meth:`RelationalLoss.forward`.
-
-        Raises:
-            ValueError: the base loss does not return one value per pixel.
-        """
-        check_pair("pred", pred, "ref", ref)
-        values = self.base(pred, ref)
-        if values.ndim not in (3, 4) or values.shape[0] != pred.shape[0] or values.shape[-2:] != pred.shape[-2:]:
-            raise ValueError(
-                "base must return one value per pixel, (B, C, H, W) or (B, H, W), "
-                f"for pred of shape {tuple(pred.shape)}, got {tuple(values.shape)}; build it with reduction='none'"
-            )
-        if values.ndim == 3:
-            values = values.unsqueeze(1)
-        weighted = (values * self.weights(pred, ref).to(values.dtype)).mean(dim=(1, 2, 3))
-        return reduce(weighted, self.reduction)

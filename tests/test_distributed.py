@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from relqa_loss import RelationalLoss
+from relqa_loss import RelationalLoss, SpatiallyWeightedLoss
 
 RANKS = 2
 STEPS = 2
 LEARNING_RATE = 0.5
-PLACEMENTS = ("outside", "submodule")
-"""The loss is called on the wrapped model's output, or it is a part of the wrapped module."""
+PLACEMENTS = ("outside", "submodule", "weighted")
+"""The loss is called on the wrapped model's output, or it is a part of the wrapped module, or a pixel loss with a
+warm-up that it weighs is."""
 
 
 class Restorer(nn.Module):
@@ -35,7 +36,7 @@ class Restorer(nn.Module):
 class WithLoss(nn.Module):
     """The same model with the loss inside, as some trainers want it: forward returns the value to be minimised."""
 
-    def __init__(self, model: nn.Module, loss: RelationalLoss) -> None:
+    def __init__(self, model: nn.Module, loss: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.loss = loss
@@ -52,7 +53,12 @@ def train(placement: str, loss: RelationalLoss, damaged: Tensor, clean: Tensor, 
     """
     torch.manual_seed(11)
     model = Restorer().double()
-    module: nn.Module = WithLoss(model, loss) if placement == "submodule" else model
+    weighted = SpatiallyWeightedLoss(nn.SmoothL1Loss(reduction="none", beta=0.01), loss, warmup=STEPS)
+    module: nn.Module = {
+        "outside": model,
+        "submodule": WithLoss(model, loss),
+        "weighted": WithLoss(model, weighted),
+    }[placement]
     if parallel:
         module = nn.parallel.DistributedDataParallel(module)
     module.train()
@@ -60,7 +66,7 @@ def train(placement: str, loss: RelationalLoss, damaged: Tensor, clean: Tensor, 
     values = []
     for _ in range(STEPS):
         optimizer.zero_grad()
-        value = module(damaged, clean) if placement == "submodule" else loss(module(damaged), clean)
+        value = loss(module(damaged), clean) if placement == "outside" else module(damaged, clean)
         value.backward()
         optimizer.step()
         values.append(value.item())
@@ -68,6 +74,7 @@ def train(placement: str, loss: RelationalLoss, damaged: Tensor, clean: Tensor, 
         "parameters": {name: parameter.detach().clone() for name, parameter in model.named_parameters()},
         "gradients": {name: parameter.grad for name, parameter in model.named_parameters()},
         "values": values,
+        "counted": int(weighted.step),
         "loss_training": any(part.training for part in loss.modules()),
         "loss_gradients": [name for name, parameter in loss.named_parameters() if parameter.grad is not None],
         "loss_state": {name: tensor.clone() for name, tensor in loss.state_dict().items()},
@@ -136,6 +143,10 @@ def test_two_processes_do_what_one_does_on_the_joint_batch(
     for step in range(STEPS):
         mean = sum(rank[placement]["values"][step] for rank in ranks) / RANKS
         assert mean == pytest.approx(alone["values"][step], rel=1e-8)
+
+
+def test_every_rank_counts_the_steps_of_the_warm_up(ranks: list[dict[str, Any]]) -> None:
+    assert [rank["weighted"]["counted"] for rank in ranks] == [STEPS] * RANKS
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

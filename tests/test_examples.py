@@ -47,9 +47,10 @@ def test_training_loop_brings_the_distance_down():
 
 
 def test_weighted_loss_moves_the_gradient_to_the_patch():
-    plain, weighted = run_main("weighted_loss")
-    assert plain == pytest.approx(1 / 9, abs=0.02)
-    assert weighted > 1.5 * plain
+    shares = run_main("weighted_loss")
+    assert shares["plain L1"] == pytest.approx(1 / 9, abs=0.02)
+    assert min(shares["weighted L1"], shares["own code"]) > 1.5 * shares["plain L1"]
+    assert shares["curriculum"] < shares["plain L1"]
 
 
 def test_pick_checkpoint_keeps_the_best():

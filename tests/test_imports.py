@@ -32,9 +32,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "pairing",
         "settings",
         "prepared",
+        "spatial_weights",
     ),
     ("predictor", "scorer", "weights"),
-    ("losses", "tiles", "distortions"),
+    ("losses", "tiles", "weighted", "distortions"),
     (
         "selection",
         "figures",
@@ -64,10 +65,14 @@ NEIGHBOURS = {
     ("pairing", "images"),
     ("settings", "relation"),
     ("settings", "validation"),
+    ("spatial_weights", "layers"),
+    ("spatial_weights", "relation"),
+    ("spatial_weights", "settings"),
     ("predictor", "weights"),
     ("scorer", "weights"),
     ("scorer", "predictor"),
     ("losses", "tiles"),
+    ("weighted", "losses"),
     ("training", "evaluation"),
     ("demo", "evaluation"),
     ("figures_distortions", "figures"),
@@ -203,7 +208,7 @@ def test_arrows_point_one_way(source: Source) -> None:
 def test_the_package_root_loads_only_the_core() -> None:
     root = next(source for source in SOURCES if source.module == NAME)
     eager = {room_of(found.module) for found in root.imports() if not found.on_demand and found.module.startswith(NAME)}
-    assert eager <= {"losses", "predictor", "relation", "scorer"}
+    assert eager <= {"losses", "predictor", "relation", "scorer", "weighted"}
 
 
 def test_integrations_do_not_import_one_another() -> None:

@@ -20,10 +20,11 @@ from torch import Generator, Tensor, nn
 
 from ..distortions.filters import fixed_gaussian
 from ..evaluation.recovery_losses import losses_beside
-from ..losses import RelationalLoss, SpatiallyWeightedLoss
+from ..losses import RelationalLoss
 from ..training.data import batches, row_crops, seeded
 from ..training.loop import read_checkpoint, write_atomically
 from ..validation import unknown_name
+from ..weighted import SpatiallyWeightedLoss
 
 NOISE = 25 / 255
 BLUR = 1.6
