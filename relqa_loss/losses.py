@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import huggingface_hub
 import torch
 from torch import Tensor, nn
 
+from . import hub
 from . import weights as weights_module
 from .predictor import DistortionPredictor, PairFeatures
 from .prepared import PreparedReference
@@ -47,7 +47,8 @@ class RelationalLoss(nn.Module):
 
     Raises:
         ValueError: unknown weights, reduction or axis (nearest match offered), a bad factor or range, altered weight
-        files.
+            files, a repository on the Hub that does not exist or holds something else.
+        OSError: the Hub refuses (``PermissionError``), cannot be reached (``ConnectionError``) or fails otherwise.
     """
 
     axis_weights: Tensor
@@ -65,8 +66,9 @@ class RelationalLoss(nn.Module):
         self.reduction: Reduction = reduction
         self.data_range = range_ends(data_range)
         self.register_buffer("axis_weights", axis_weight_vector(axis_weights), persistent=False)
-        loaded = weights_module.load(weights_module.resolve(weights))
+        loaded = weights_module.fetch(weights)
         self.weights_name = str(weights)
+        self.weights_revision = loaded.revision
         self.weights_config = loaded.config
         card = loaded.folder / weights_module.CARD_FILE
         self.model_card = card.read_text(encoding="utf-8") if card.is_file() else None
@@ -251,9 +253,16 @@ class RelationalLoss(nn.Module):
         return spatial_weights(maps, axes=axes, strength=strength, limit=limit, focus=focus, weight=weight)
 
     def info(self) -> dict[str, Any]:
-        """Name, sha256 and provenance of the weights: to be printed beside reported figures."""
+        """What the weights are, to be printed beside reported figures.
+
+        Returns:
+            ``weights``: as passed to the constructor. ``revision``: the commit on the Hub they were loaded from; None
+            for bundled weights and folders. ``files``: sha256 of each weights file, verified. ``provenance``: what the
+            training recorded.
+        """
         return {
             "weights": self.weights_name,
+            "revision": self.weights_revision,
             "files": self.weights_config["files"],
             "provenance": self.weights_config.get("provenance", {}),
         }
@@ -268,8 +277,16 @@ class RelationalLoss(nn.Module):
         data_range: float | tuple[float, float] = 1.0,
         axis_weights: Mapping[str, float] | None = None,
     ) -> RelationalLoss:
-        """Load a weights folder: bundled, local, or on the Hub at ``revision``. Arguments as in the constructor."""
-        name = name_or_path if revision is None else f"{os.fspath(name_or_path)}@{revision}"
+        """Load a weights folder: bundled, local, or on the Hub at ``revision``. Arguments as in the constructor.
+
+        From the Hub, files that are already in its cache are not loaded again, and private repositories are read with
+        the token of ``hf auth login`` or ``HF_TOKEN``. Offline (``HF_HUB_OFFLINE=1``), the cached state is used.
+
+        Raises:
+            ValueError: as the constructor; a revision of something that is not on the Hub.
+            OSError: as the constructor.
+        """
+        name = name_or_path if revision is None else weights_module.at_revision(name_or_path, revision)
         return cls(name, reduction=reduction, data_range=data_range, axis_weights=axis_weights)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
@@ -295,15 +312,28 @@ class RelationalLoss(nn.Module):
         revision: str | None = None,
         commit_message: str = "Upload relqa_loss weights",
     ) -> str:
-        """Upload the weights folder to ``owner/name`` on the Hugging Face Hub; returns the commit's address."""
+        """Upload the weights folder to the Hugging Face Hub, in one commit: all of it or nothing.
+
+        Args:
+            repo_id: ``owner/name``; created where it does not exist.
+            private: whether a repository that is created is private; None for the owner's default.
+            token: of the Hub; that of ``hf auth login`` or ``HF_TOKEN`` if None.
+            revision: branch, created where it does not exist; the main branch if None.
+            commit_message: of the commit.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            ValueError: ``repo_id`` is not of that form, or the Hub does not accept it or the model card.
+            OSError: the Hub refuses (``PermissionError``), cannot be reached (``ConnectionError``) or fails otherwise.
+        """
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            api = huggingface_hub.HfApi(token=token)
-            api.create_repo(repo_id, private=private, exist_ok=True)
-            commit = api.upload_folder(
-                repo_id=repo_id, folder_path=folder, revision=revision, commit_message=commit_message
-            )
-        return str(commit.commit_url)
+            files = {path.name: path.read_bytes() for path in self.save_pretrained(folder).iterdir()}
+        stale = [] if self.card_figure is not None else [weights_module.FIGURE_FILE]
+        return hub.upload(
+            repo_id, files, remove=stale, revision=revision, private=private, token=token, message=commit_message
+        )
 
     def _check(self, a_name: str, a: Tensor, b_name: str, b: Tensor | PreparedReference) -> None:
         if isinstance(b, PreparedReference):

@@ -17,11 +17,10 @@ import hashlib
 import importlib.resources
 import json
 import os
-import re
 import struct
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +29,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from . import hub
 from .validation import unknown_name
 
 FORMAT_VERSION = 1
@@ -41,8 +41,6 @@ FIGURE_FILE = "failures.webp"
 FILES = (CONFIG_FILE, PREDICTOR_FILE, SCORER_FILE, CARD_FILE)
 
 Module = TypeVar("Module", bound=nn.Module)
-
-HUB_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\S+))?")
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,7 @@ class Weights:
         scorer: tensors of the scorer by state-dict key, on the CPU.
         folder: where they were read from.
         sha256: hexadecimal digest of each safetensors file by file name.
+        revision: the commit on the Hub that they are from; None for bundled weights and folders.
     """
 
     config: dict[str, Any]
@@ -63,6 +62,7 @@ class Weights:
     scorer: dict[str, Tensor]
     folder: Path
     sha256: dict[str, str]
+    revision: str | None = None
 
 
 def bundled() -> tuple[str, ...]:
@@ -70,20 +70,19 @@ def bundled() -> tuple[str, ...]:
     return tuple(sorted(_bundled_folders()))
 
 
-def resolve(weights: str | os.PathLike[str]) -> Path:
-    """Folder of the weights that a name or a path stands for.
+def resolve(weights: str | os.PathLike[str]) -> Path | hub.HubName:
+    """What a name or a path stands for; opens no socket.
 
     Args:
         weights: a bundled name, else an existing folder, else ``owner/name[@revision]`` on the Hugging Face Hub, tried
-            in that order. Only the last one uses the network, and a path object never does.
+            in that order. A path object is never a name on the Hub.
 
     Returns:
-        An existing folder; :func:`load` checks what is in it.
+        An existing folder, in which :func:`load` checks what there is, or a name on the Hub, where nobody has looked.
 
     Raises:
         TypeError: neither a string nor a path.
         ValueError: stands for nothing of the three.
-        OSError: the Hub failed for another reason than a name that does not exist there.
     """
     if not isinstance(weights, str | os.PathLike):
         raise TypeError(f"weights must be a str or a path, got {type(weights).__name__}")
@@ -93,13 +92,52 @@ def resolve(weights: str | os.PathLike[str]) -> Path:
         return folders[name]
     if name and Path(name).is_dir():
         return Path(name)
-    hub_name = HUB_NAME.fullmatch(name)
+    hub_name = hub.HubName.parse(name)
     if hub_name is None or not isinstance(weights, str):
         raise ValueError(
             unknown_name("weights", name, sorted(folders))
             + "; an existing folder or owner/name[@revision] on the Hub would also do"
         )
-    return _download(hub_name["repo"], hub_name["revision"])
+    return hub_name
+
+
+def at_revision(name: str | os.PathLike[str], revision: str) -> str:
+    """``name@revision`` for a name on the Hub.
+
+    Raises:
+        ValueError: ``name`` is a bundled name or a path, which have no revisions, or has one already.
+    """
+    parsed = hub.HubName.parse(name) if isinstance(name, str) and name not in bundled() else None
+    if parsed is None or parsed.revision is not None:
+        raise ValueError(f"a revision goes with owner/name on the Hub, got {os.fspath(name)!r} and {revision!r}")
+    return str(hub.HubName(parsed.repo, revision))
+
+
+def fetch(weights: str | os.PathLike[str]) -> Weights:
+    """Find weights, from the Hub too, and load them; arguments as for :func:`resolve`.
+
+    Raises:
+        TypeError: as :func:`resolve`.
+        ValueError: as :func:`resolve` and :func:`load`; the Hub has no such repository or revision, or it holds no
+            weights of this package.
+        OSError: the Hub refuses (``PermissionError``), cannot be reached (``ConnectionError``) or fails otherwise.
+    """
+    found = resolve(weights)
+    if isinstance(found, Path):
+        return load(found)
+    try:
+        snapshot = hub.download(found, [*FILES, FIGURE_FILE])
+    except ValueError as error:
+        raise ValueError(
+            f"weights {str(found)!r}: not bundled ({', '.join(bundled())}), no folder of that name, and {error}"
+        ) from error
+    where = f"{found} on the Hub (commit {snapshot.commit})"
+    if not (snapshot.folder / CONFIG_FILE).is_file():
+        raise ValueError(f"{where} does not hold weights of relqa_loss: it has no {CONFIG_FILE}")
+    try:
+        return replace(load(snapshot.folder), revision=snapshot.commit)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}; to download it anew, remove {snapshot.cache}") from error
 
 
 def load(folder: str | os.PathLike[str]) -> Weights:
@@ -133,8 +171,9 @@ def save(
 ) -> None:
     """Write the files of a weights folder; equal arguments give equal bytes.
 
-    Each file is replaced in one step and ``config.json`` comes last, so that a reader of an interrupted save finds the
-    old weights or a digest that does not match, never a silent mixture.
+    Nothing is replaced before everything is written, so that a full disk changes nothing. Then each file is replaced in
+    one step and ``config.json`` comes last: a reader of a save that was killed there finds the old weights or a digest
+    that does not match, never a silent mixture.
 
     Args:
         folder: created where it does not exist; other files in it are left alone, but a figure of the weights that
@@ -171,11 +210,9 @@ def save(
     }
     blobs[CONFIG_FILE] = (_to_json(config, indent=2) + "\n").encode()
 
-    if figure is not None:
-        blobs = {FIGURE_FILE: figure, **blobs}
-    else:
+    _write(folder, blobs if figure is None else {FIGURE_FILE: figure, **blobs})
+    if figure is None:
         (folder / FIGURE_FILE).unlink(missing_ok=True)
-    _write(folder, blobs)
 
 
 def save_card(folder: str | os.PathLike[str], card: str, figure: bytes | None = None) -> None:
@@ -191,14 +228,14 @@ def save_card(folder: str | os.PathLike[str], card: str, figure: bytes | None = 
 
 
 def _write(folder: Path, blobs: Mapping[str, bytes]) -> None:
-    """Files by name, in order, each replaced in one step."""
+    """Files by name: all of them written, then each replaced in one step, in order."""
     folder.mkdir(parents=True, exist_ok=True)
     # A sibling of its targets: os.replace is atomic only within one file system.
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
         for name, blob in blobs.items():
-            written = Path(scratch, name)
-            written.write_bytes(blob)
-            os.replace(written, folder / name)
+            Path(scratch, name).write_bytes(blob)
+        for name in blobs:
+            os.replace(Path(scratch, name), folder / name)
 
 
 def build(cls: type[Module], config: Mapping[str, Any], tensors: Mapping[str, Tensor], file_name: str) -> Module:
@@ -264,25 +301,6 @@ def _bundled_folders() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in root.glob(f"*/{CONFIG_FILE}")}
 
 
-def _download(repo: str, revision: str | None) -> Path:
-    import huggingface_hub
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    try:
-        return Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=[*FILES, FIGURE_FILE]))
-    except (HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        name = repo if revision is None else f"{repo}@{revision}"
-        raise ValueError(
-            f"weights {name!r}: not bundled ({', '.join(bundled())}), no folder of that name, and not to be had from "
-            f"the Hub: {error}"
-        ) from error
-
-
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -298,6 +316,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"weights file {path} must hold a JSON object, got {type(config).__name__}")
     version = config.get("format_version")
+    if version is None:
+        raise ValueError(f"weights file {path} does not belong to weights of relqa_loss: it has no format_version")
     if version != FORMAT_VERSION:
         raise ValueError(f"weights file {path} has format_version {version!r}, this package reads {FORMAT_VERSION}")
     for section in ("predictor", "scorer", "files"):

@@ -33,6 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "settings",
         "prepared",
         "spatial_weights",
+        "hub",
     ),
     ("predictor", "scorer", "weights"),
     ("losses", "tiles", "weighted", "distortions"),

@@ -1,4 +1,4 @@
-"""`RelationalLoss` to a folder or the Hub and back; the Hub is a fake here."""
+"""`RelationalLoss` to a folder and back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import huggingface_hub
 import pytest
 import torch
 from torch import Tensor
@@ -84,65 +82,6 @@ def test_altered_weights_are_refused(saved: Path) -> None:
     path.write_bytes(blob)
     with pytest.raises(ValueError, match=r"scorer\.safetensors.*damaged"):
         RelationalLoss(saved)
-
-
-class FakeHub:
-    """Stands for `huggingface_hub.HfApi`; remembers what it was asked to do."""
-
-    def __init__(self) -> None:
-        self.token: str | None = None
-        self.created: list[tuple[str, bool | None]] = []
-        self.uploads: list[dict[str, Any]] = []
-
-    def __call__(self, token: str | None = None) -> FakeHub:
-        self.token = token
-        return self
-
-    def create_repo(self, repo_id: str, *, private: bool | None, exist_ok: bool) -> None:
-        assert exist_ok
-        self.created.append((repo_id, private))
-
-    def upload_folder(self, *, repo_id: str, folder_path: str, revision: str | None, commit_message: str) -> object:
-        files = {path.relative_to(folder_path).as_posix(): path.read_bytes() for path in Path(folder_path).rglob("*")}
-        self.uploads.append({"repo_id": repo_id, "files": files, "revision": revision, "message": commit_message})
-        return SimpleNamespace(commit_url=f"https://hub.example/{repo_id}/commit/1")
-
-
-def test_push_to_hub_uploads_exactly_the_files_of_the_folder(
-    loss_fn: RelationalLoss, saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub = FakeHub()
-    monkeypatch.setattr(huggingface_hub, "HfApi", hub)
-    address = loss_fn.push_to_hub("me/mine", private=True, token="secret", revision="draft", commit_message="First")
-    assert address == "https://hub.example/me/mine/commit/1"
-    assert hub.token == "secret"
-    assert hub.created == [("me/mine", True)]
-    (upload,) = hub.uploads
-    assert (upload["repo_id"], upload["revision"], upload["message"]) == ("me/mine", "draft", "First")
-    assert upload["files"] == contents(saved)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "revision"),
-    [
-        ({"name_or_path": "me/mine"}, None),
-        ({"name_or_path": "me/mine@v2"}, "v2"),
-        ({"name_or_path": "me/mine", "revision": "v2"}, "v2"),
-    ],
-    ids=["no revision", "in the name", "as an argument"],
-)
-def test_from_pretrained_asks_the_hub_for_the_revision(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, str], revision: str | None
-) -> None:
-    asked = []
-
-    def snapshot_download(repo_id: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append((repo_id, revision, set(allow_patterns)))
-        return str(saved)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    RelationalLoss.from_pretrained(**arguments)
-    assert asked == [("me/mine", revision, FILES | {FIGURE})]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)

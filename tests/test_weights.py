@@ -8,11 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import safetensors
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from relqa_loss import weights
@@ -151,6 +149,22 @@ def test_an_interrupted_save_is_never_a_silent_mixture(
     assert torch.equal(loaded.scorer["w"], torch.arange(5.0))
 
 
+def test_a_save_onto_a_full_disk_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_example(tmp_path, figure=b"figure")
+    before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name == weights.CONFIG_FILE:
+            raise OSError("No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_example(tmp_path, scorer={"w": torch.arange(5.0) + 1})
+    assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
+
+
 @pytest.mark.parametrize("name", [weights.PREDICTOR_FILE, weights.SCORER_FILE])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
 def test_load_refuses_a_damaged_file_by_name(tmp_path: Path, name: str, damage: str) -> None:
@@ -241,7 +255,7 @@ def test_every_bundled_name_resolves_and_loads() -> None:
     names = weights.bundled()
     assert "relqa-v1" in names
     for name in names:
-        loaded = weights.load(weights.resolve(name))
+        loaded = weights.fetch(name)
         assert loaded.predictor
         assert loaded.scorer
 
@@ -255,41 +269,19 @@ def test_a_bundled_name_wins_over_a_folder_of_that_name(tmp_path: Path, monkeypa
 def test_a_folder_wins_over_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "owner" / "name").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     assert weights.resolve("owner/name") == Path("owner/name")
     assert weights.resolve(tmp_path / "owner") == tmp_path / "owner"
 
 
-@pytest.mark.parametrize(
-    ("name", "revision"), [("owner/name", None), ("owner/name@v2", "v2"), ("owner/name@refs/pr/3", "refs/pr/3")]
-)
-def test_hub_names_carry_a_revision_and_ask_for_the_files_of_a_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, revision: str | None
-) -> None:
-    calls = []
-
-    def download(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        calls.append((repo, revision, sorted(allow_patterns)))
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    assert weights.resolve(name) == tmp_path
-    assert calls == [("owner/name", revision, sorted([*weights.FILES, weights.FIGURE_FILE]))]
-
-
-def test_an_unreachable_hub_is_an_error_that_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(ValueError, match=r"weights 'owner/name@v2': not bundled .* no folder .* Hub: no network"):
-        weights.resolve("owner/name@v2")
-
-
-def unreachable(repo: str, **_: object) -> str:
-    raise LocalEntryNotFoundError("no network")
+@pytest.mark.parametrize("revision", [None, "v2", "refs/pr/3"])
+def test_hub_names_carry_a_revision(revision: str | None) -> None:
+    name = "owner/name" if revision is None else f"owner/name@{revision}"
+    found = weights.resolve(name)
+    assert found == ("owner/name", revision) and str(found) == name
 
 
 @pytest.mark.parametrize("name", ["relqa-v9", "", "./nowhere", "a/b/c", "owner/name@", Path("owner/name")])
-def test_an_unknown_name_lists_the_bundled_ones(monkeypatch: pytest.MonkeyPatch, name: str | Path) -> None:
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+def test_an_unknown_name_lists_the_bundled_ones(name: str | Path) -> None:
     with pytest.raises(ValueError, match=r"unknown weights .*known: relqa-v1"):
         weights.resolve(name)
 

@@ -28,14 +28,15 @@ def run_info(args: argparse.Namespace) -> int:
     """What is installed."""
     from .. import __version__
     from ..relation import AXES
-    from ..weights import bundled, load, resolve
+    from ..weights import bundled, fetch
     from ..words import AXIS_WORDS
 
-    weights = load(resolve(args.weights))
+    weights = fetch(args.weights)
     tensors = (*weights.predictor.values(), *weights.scorer.values())
     facts = {
         "version": __version__,
         "weights": args.weights,
+        "revision": weights.revision,
         "folder": str(weights.folder),
         "parameters": sum(tensor.numel() for tensor in tensors),
         "sha256": weights.sha256,
@@ -48,6 +49,8 @@ def run_info(args: argparse.Namespace) -> int:
         return 0
     print(f"relqa_loss {__version__}")
     print(f"weights    {args.weights} ({weights.folder}), {facts['parameters']:,} numbers")
+    if weights.revision is not None:
+        print(f"revision   {weights.revision}")
     for name, digest in weights.sha256.items():
         print(f"sha256     {digest}  {name}")
     print(f"bundled    {', '.join(bundled()) or 'none'}")

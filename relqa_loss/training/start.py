@@ -45,7 +45,7 @@ def start_from(predictor: DistortionPredictor, source: str | Path) -> Start:
         # Checkpoints of earlier versions have no record.
         unseen = tuple(state.get("record", {}).get("trained_without", ()))
     else:
-        loaded = weights.load(weights.resolve(source))
+        loaded = weights.fetch(source)
         tensors, name = loaded.predictor, f"{loaded.folder / weights.PREDICTOR_FILE}"
         unseen = trained_without(loaded.config.get("provenance", {}))
     weights.load_strictly(predictor, tensors, name)
