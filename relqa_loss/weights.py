@@ -127,8 +127,9 @@ def fetch(weights: str | os.PathLike[str]) -> Weights:
         return load(found)
     try:
         snapshot = hub.download(found, [*FILES, FIGURE_FILE])
-    except ValueError as error:
-        raise ValueError(
+    except (ValueError, ConnectionError) as error:
+        # What was meant may be a folder, mistyped.
+        raise type(error)(
             f"weights {str(found)!r}: not bundled ({', '.join(bundled())}), no folder of that name, and {error}"
         ) from error
     where = f"{found} on the Hub (commit {snapshot.commit})"

@@ -302,7 +302,8 @@ def test_offline_without_a_cache_is_one_clear_error(
         RelationalLoss(NAME)
     assert main(["info", "--weights", NAME]) == 1
     message = capsys.readouterr().err
-    assert message.startswith("relqa info: error: me/mine from the Hub: offline mode") and message.count("\n") == 1
+    assert message.startswith("relqa info: error: weights 'me/mine': not bundled") and message.count("\n") == 1
+    assert "no folder of that name, and me/mine from the Hub: offline mode is on" in message
     assert hub.requests == []
     assert RelationalLoss().info()["revision"] is None
 
