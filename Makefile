@@ -1,6 +1,7 @@
 # Every target sets up what it needs in .venv; a second run finds it there.
 #   make demo                     figures in out/demo, on the bundled photographs
-#   make test                     the whole test suite
+#   make test                     the test suite, but for the frameworks and the browser
+#   make test-integrations        the rest: each framework for real, and the browser where there is one
 #   make check                    lint, format, types, import rules
 #   make benchmark DATA=folder    engine figures on a folder of photographs
 # PYTHON=python3.12 picks the interpreter that makes .venv.
@@ -10,7 +11,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check benchmark clean
+.PHONY: demo test test-integrations check benchmark clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed-figures
@@ -20,6 +21,10 @@ demo: $(VENV)/installed-figures
 test: $(VENV)/installed-dev
 	@echo "test: running the test suite"
 	@$(BIN)/python -m pytest --quiet
+
+test-integrations: $(VENV)/installed-integrations
+	@echo "test-integrations: running the tests of the integrations"
+	@$(BIN)/python -m pytest --quiet tests/integrations
 
 check: $(VENV)/installed-dev
 	@echo "check: ruff check"
@@ -49,6 +54,11 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	@echo "set-up: pip install -e .[dev] (some minutes the first time)"
 	@$(PIP) -e ".[dev]"
 	@touch $(VENV)/installed-figures $@
+
+$(VENV)/installed-integrations: $(VENV)/installed-dev
+	@echo "set-up: pip install -e .[dev,integrations] (some minutes the first time)"
+	@$(PIP) -e ".[dev,integrations]"
+	@touch $@
 
 clean:
 	@echo "clean: removing .venv, out and caches"

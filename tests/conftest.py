@@ -17,6 +17,9 @@ from relqa_loss import RelationalLoss
 PhotoMaker = Callable[..., Tensor]
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
 
+# Frameworks have a set-up of their own: `make test-integrations`, or this folder by name, `pytest tests/integrations`.
+collect_ignore = ["integrations"]
+
 CANDIDATE = "RELQA_TEST_WEIGHTS"
 """Environment variable: a weights folder to be tested in place of the bundled weights, e.g. before a release."""
 

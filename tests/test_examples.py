@@ -22,7 +22,6 @@ def test_every_example_is_run_here():
         "training_loop",
         "weighted_loss",
         "pick_checkpoint",
-        "torchvision_transforms",
         "triplet_dataset",
     }
 
@@ -55,13 +54,6 @@ def test_weighted_loss_moves_the_gradient_to_the_patch():
 
 def test_pick_checkpoint_keeps_the_best():
     assert run_main("pick_checkpoint") == "step 2000"
-
-
-def test_torchvision_transforms_keep_the_sample_together():
-    pytest.importorskip("torchvision")
-    result = run_main("torchvision_transforms")
-    assert result["image"].shape[-2:] == result["boxes"].canvas_size
-    assert type(result["boxes"]).__name__ == "BoundingBoxes" and int(result["label"]) == 3
 
 
 def test_triplet_dataset_names_what_it_did():

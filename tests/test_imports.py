@@ -101,7 +101,8 @@ ON_DEMAND = {
 }
 # torchvision comes along with piq.
 EXTRAS = {
-    *("PIL", "matplotlib", "lightning", "openpyxl", "piq", "pytorch_msssim", "scipy", "torchvision"),
+    *("PIL", "matplotlib", "openpyxl", "piq", "pytorch_msssim", "scipy", "torchvision"),
+    *("accelerate", "lightning", "pytorch_lightning", "tensorboard", "torchmetrics", "transformers", "wandb"),
     *("stlpips_pytorch", "pycvvdp", "ssimulacra2", "flip_evaluator"),
 }
 
@@ -219,7 +220,7 @@ def test_integrations_do_not_import_one_another() -> None:
         for source in SOURCES
         if source.room == "integrations"
         for found in source.imports()
-        if found.module.startswith(prefix) and found.module != source.module
+        if found.module.startswith(prefix) and found.module not in (source.module, f"{prefix}common")
     ]
     assert not siblings
 
@@ -256,6 +257,35 @@ def test_only_the_command_line_prints(source: Source) -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert not prints
+
+
+@pytest.mark.parametrize(
+    ("integration", "frameworks"),
+    [
+        ("lightning", ["lightning", "pytorch_lightning"]),
+        ("torchmetrics", ["torchmetrics"]),
+        ("torchvision", ["torchvision"]),
+        ("wandb", ["wandb"]),
+    ],
+)
+def test_a_missing_framework_is_one_line_that_names_its_extra(integration: str, frameworks: list[str]) -> None:
+    said = run_python(
+        "import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({frameworks}))\n"
+        "try:\n"
+        f"    importlib.import_module('relqa_loss.integrations.{integration}')\n"
+        "except ImportError as error:\n"
+        "    print(error)"
+    )
+    assert re.fullmatch(rf'this needs .+: pip install "relqa_loss\[{integration}\]"\n', said)
+
+
+@pytest.mark.parametrize("integration", ["accelerate", "tensorboard", "transformers"])
+def test_what_is_handed_the_users_own_object_imports_no_framework(integration: str) -> None:
+    loaded = run_python(
+        f"import relqa_loss.integrations.{integration}, sys\nprint('\\n'.join({{m.split('.')[0] for m in sys.modules}}))"
+    ).split()
+    assert "relqa_loss" in loaded and EXTRAS.isdisjoint(loaded)
 
 
 def test_import_is_light_and_opens_no_socket() -> None:

@@ -18,7 +18,10 @@ import relqa_loss
 GUARD = """
 import socket, sys
 
-EXTRAS = {"PIL", "matplotlib", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "piq", "scipy"}
+EXTRAS = {
+    "PIL", "matplotlib", "piq", "scipy",
+    "accelerate", "lightning", "pytorch_lightning", "tensorboard", "torchmetrics", "torchvision", "transformers", "wandb",
+}
 
 class NoExtras:
     def find_spec(self, name, path=None, target=None):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..images import MissingExtra
 from ..losses import RelationalLoss
 from ..selection import CheckpointSelector, ImageScores, Verdict
 from ..validation import check_pair
@@ -17,9 +18,9 @@ try:
     from lightning.pytorch import Callback, LightningModule, Trainer
 except ImportError:
     try:
-        from pytorch_lightning import Callback, LightningModule, Trainer  # type: ignore[assignment]
+        from pytorch_lightning import Callback, LightningModule, Trainer
     except ImportError as error:
-        raise ImportError('this needs Lightning 2.x: pip install "relqa_loss[lightning]"') from error
+        raise MissingExtra("Lightning 2.x", "lightning") from error
 
 Predict = Callable[[LightningModule, Any], tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Any]]
 

@@ -35,6 +35,7 @@ from ..distortions.filters import LUMA
 from ..distortions.regions import REGIONS
 from ..distortions.render import Renderer
 from ..distortions.warp import warp
+from ..images import MissingExtra
 from ..validation import FLOAT_DTYPES, check_images, unknown_name
 
 try:
@@ -42,7 +43,7 @@ try:
     from torchvision import tv_tensors
     from torchvision.transforms import v2
 except ImportError as error:
-    raise ImportError('this needs torchvision: pip install "relqa_loss[torchvision]"') from error
+    raise MissingExtra("torchvision", "torchvision") from error
 
 # Younger than the oldest torchvision that will do.
 _KEYPOINTS: tuple[Any, ...] = (tv_tensors.KeyPoints,) if hasattr(tv_tensors, "KeyPoints") else ()
