@@ -283,7 +283,8 @@ def test_a_missing_framework_is_one_line_that_names_its_extra(integration: str, 
 @pytest.mark.parametrize("integration", ["accelerate", "tensorboard", "transformers"])
 def test_what_is_handed_the_users_own_object_imports_no_framework(integration: str) -> None:
     loaded = run_python(
-        f"import relqa_loss.integrations.{integration}, sys\nprint('\\n'.join({{m.split('.')[0] for m in sys.modules}}))"
+        f"import sys\nimport relqa_loss.integrations.{integration}\n"
+        "print('\\n'.join(name.split('.')[0] for name in sys.modules))"
     ).split()
     assert "relqa_loss" in loaded and EXTRAS.isdisjoint(loaded)
 

@@ -18,10 +18,8 @@ import relqa_loss
 GUARD = """
 import socket, sys
 
-EXTRAS = {
-    "PIL", "matplotlib", "piq", "scipy",
-    "accelerate", "lightning", "pytorch_lightning", "tensorboard", "torchmetrics", "torchvision", "transformers", "wandb",
-}
+EXTRAS = {"PIL", "matplotlib", "piq", "scipy", "torchvision"}
+EXTRAS |= {"accelerate", "lightning", "pytorch_lightning", "tensorboard", "torchmetrics", "transformers", "wandb"}
 
 class NoExtras:
     def find_spec(self, name, path=None, target=None):

@@ -1,6 +1,6 @@
 """accelerate: the distance over all processes of your own loop, and the best state saved.
 
-On several processes: accelerate launch --num_processes 2 examples/integrations/accelerate_denoiser.py
+On two processes: torchrun --nproc-per-node=2 examples/integrations/accelerate_denoiser.py FOLDER
 """
 
 import sys

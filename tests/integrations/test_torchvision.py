@@ -1,16 +1,13 @@
 import copy
 import pickle
 
+import PIL.Image
 import pytest
 import torch
-
-from relqa_loss.distortions import BANK, Component, Distortion, DistortionEngine, distort
-
-pytest.importorskip("torchvision")
-import PIL.Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from relqa_loss.distortions import BANK, Component, Distortion, DistortionEngine, distort
 from relqa_loss.integrations.torchvision import Distort, RandomDistortion
 
 HAS_KEYPOINTS = hasattr(tv_tensors, "KeyPoints")
