@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..losses import RelationalLoss
-from .common import DISTANCE, Tally, measure
+from .common import DISTANCE, RunningMean, measure
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -31,8 +31,10 @@ class RelqaEvaluator:
             if evaluator.improved:
                 accelerator.save_state("best")
 
-    The pictures that accelerate repeats to give every process a last batch of one size are counted once. The loss is
-    not ``prepare``d and no part of a checkpoint: of the evaluator only the best figure and its tag are.
+    The pictures that accelerate repeats to give every process a last batch of one size are counted once, where the
+    loader's dataset has a length. The loss is not ``prepare``d and no part of a checkpoint: of the evaluator only the
+    best figure and its tag are. Best by the mean, that is; for a verdict image by image, a ``CheckpointSelector`` can
+    be registered beside it.
 
     Args:
         accelerator: the one of the loop.
@@ -50,7 +52,7 @@ class RelqaEvaluator:
         self.best: float | None = None
         self.best_tag = ""
         self.improved = False
-        self._tally = Tally()
+        self._mean = RunningMean()
 
     def update(self, pred: Tensor, ref: Tensor) -> None:
         """Take in a batch; every process calls this equally often, within the loop over the prepared loader.
@@ -62,7 +64,7 @@ class RelqaEvaluator:
         Raises:
             TypeError, ValueError: not a pair of image batches.
         """
-        self._tally.add(self.accelerator.gather_for_metrics(measure(self.loss_fn, pred, ref)))
+        self._mean.add(self.accelerator.gather_for_metrics(measure(self.loss_fn, pred, ref)))
 
     def finish(self, tag: str) -> dict[str, float]:
         """End a validation: its means under ``relqa_loss.integrations.common.NAMES``, equal in all processes.
@@ -73,8 +75,8 @@ class RelqaEvaluator:
         Raises:
             ValueError: no image since the last one.
         """
-        means = self._tally.means()
-        self._tally.reset()
+        means = self._mean.means()
+        self._mean.reset()
         # A model that diverged is no best, nor the end of the loop.
         self.improved = math.isfinite(means[DISTANCE]) and (self.best is None or means[DISTANCE] < self.best)
         if self.improved:

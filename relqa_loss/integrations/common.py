@@ -48,7 +48,7 @@ def measure(loss_fn: RelationalLoss, pred: Tensor, ref: Tensor) -> Tensor:
     return torch.cat([relation.distance[:, None], relation.parts], dim=1).to(pred.device)
 
 
-class Tally:
+class RunningMean:
     """Mean over images of what :func:`measure` found, in memory that does not grow with them."""
 
     def __init__(self) -> None:

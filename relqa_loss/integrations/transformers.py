@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..losses import RelationalLoss
-from .common import DISTANCE, NAMES, Tally, measure
+from .common import DISTANCE, NAMES, RunningMean, measure
 
 if TYPE_CHECKING:
     from transformers import EvalPrediction
@@ -46,7 +46,7 @@ class RelqaMetrics:
         self.loss_fn = RelationalLoss() if loss_fn is None else loss_fn
         self.images = _first if images is None else images
         self.per_axis = per_axis
-        self._tally = Tally()
+        self._mean = RunningMean()
 
     def preprocess(self, logits: Any, labels: Any) -> Tensor:
         """For ``preprocess_logits_for_metrics``: a batch's distances and parts, (B, 1 + len(AXES)).
@@ -76,16 +76,16 @@ class RelqaMetrics:
                 f"predictions must be what preprocess makes, (B, {len(NAMES)}), got {tuple(rows.shape)}: give the "
                 "Trainer preprocess_logits_for_metrics=relqa.preprocess"
             )
-        self._tally.add(rows)
+        self._mean.add(rows)
         if not compute_result:
             return {}
-        means = self._tally.means()
+        means = self._mean.means()
         self.reset()
         return means if self.per_axis else {DISTANCE: means[DISTANCE]}
 
     def reset(self) -> None:
         """Forget the batches of an evaluation that was broken off; one that ends does so by itself."""
-        self._tally.reset()
+        self._mean.reset()
 
 
 def _first(logits: Any, labels: Any) -> tuple[Tensor, Tensor]:

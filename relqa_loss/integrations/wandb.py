@@ -39,7 +39,7 @@ def log_relation(
     Args:
         run: what ``wandb.init`` returned.
         relation: ``loss_fn.relate(pred, ref)``.
-        step: of the run's history, which never goes back; None takes the next.
+        step: of the run's history, which never goes back; None adds to the current one and closes it, as ``run.log``.
         pred: (B, 3, H, W) in [0, 1]; None, together with ``ref``, logs scalars only.
         ref: the originals, same shape.
         tag: what the names start with.

@@ -45,11 +45,13 @@ def test_one_row_a_call_is_read_back(tmp_path, loss_fn, pairs, run):
     with pytest.raises(ValueError, match="pred and ref go together"):
         log_relation(run, relation, pred=pairs[0])
     log_relation(run, relation, 10, pred=pairs[0], ref=pairs[1], tag="val/relqa", max_images=2, max_maps=1)
-    log_relation(run, relation, tag="val/relqa")
+    log_relation(run, relation, 20, tag="val/relqa")
+    log_relation(run, relation, tag="closing")  # to the current row, as run.log does
     folder = run.dir
     run.finish()
     first, second = history(tmp_path)
-    assert (first["_step"], second["_step"]) == (10, 11)
+    assert (first["_step"], second["_step"]) == (10, 20)
+    assert "closing/distance" in second
     names = {f"val/relqa/{name}" for name in ("distance", "floor", *AXES)}
     assert names <= set(first) and names <= set(second) and not any("maps" in key for key in second)
     assert first["val/relqa/distance"] == pytest.approx(relation.distance.mean().item(), rel=1e-5)
