@@ -20,12 +20,28 @@ NAMES: tuple[str, ...] = (DISTANCE, *(f"relqa_{axis}" for axis in AXES))
 """Names of the columns of :func:`measure`: the distance, then its part on each axis."""
 
 
+def follow(loss_fn: RelationalLoss, device: torch.device) -> torch.device:
+    """Bring a loss that is on the CPU to the device of the images; one that is elsewhere stays.
+
+    So a loss that is shared with the training loop never leaves its accelerator.
+
+    Returns:
+        Where the loss computes from now on.
+    """
+    current = next(loss_fn.parameters()).device
+    if current.type != "cpu" or current == device:
+        return current
+    # Tensors made in inference mode, where trainers validate, could not take part in a later training step.
+    with torch.inference_mode(False):
+        loss_fn.to(device)
+    return device
+
+
 @torch.no_grad()
 def measure(loss_fn: RelationalLoss, pred: Tensor, ref: Tensor) -> Tensor:
     """Distance and parts of each image of a batch: detached, and in the loss's own precision under autocast too.
 
-    The loss goes to the device of the images if it is on the CPU; the images go to that of the loss if it is elsewhere,
-    so that a loss shared with the training loop never leaves its accelerator.
+    The loss may be brought to the device of the images, see :func:`follow`.
 
     Args:
         loss_fn: the judge.
@@ -39,10 +55,7 @@ def measure(loss_fn: RelationalLoss, pred: Tensor, ref: Tensor) -> Tensor:
         TypeError, ValueError: not a pair of image batches.
     """
     check_pair("pred", pred, "ref", ref)
-    device = next(loss_fn.parameters()).device
-    if device.type == "cpu":
-        device = pred.device
-        loss_fn.to(device)
+    device = follow(loss_fn, pred.device)
     with torch.autocast(device.type, enabled=False):
         relation = loss_fn.relate(pred.to(device), ref.to(device))
     return torch.cat([relation.distance[:, None], relation.parts], dim=1).to(pred.device)

@@ -130,8 +130,10 @@ def test_goes_to_the_device_of_the_images_and_never_back_from_an_accelerator(pai
     # A device without values stands for an accelerator; autocast does not know it.
     monkeypatch.setattr(torch, "autocast", lambda device, enabled: contextlib.nullcontext())
     loss = RelationalLoss()
-    RelationalDistance(loss).to("meta").update(pairs[0].to("meta"), pairs[1].to("meta"))
+    with torch.inference_mode():
+        RelationalDistance(loss).to("meta").update(pairs[0].to("meta"), pairs[1].to("meta"))
     assert next(loss.parameters()).device.type == "meta"
+    assert not any(tensor.is_inference() for tensor in loss.state_dict().values()), "no longer fit for training"
     with pytest.raises(NotImplementedError, match="meta"):  # the answer has no values to bring back to the images
         RelationalDistance(loss).update(*pairs)
     assert next(loss.parameters()).device.type == "meta"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import Swin2SRConfig, Swin2SRForImageSuperResolution, Trainer, TrainerCallback, TrainingArguments
+from transformers.modeling_outputs import ImageSuperResolutionOutput
 
 from relqa_loss import RelationalLoss
 from relqa_loss.integrations.common import NAMES
@@ -127,9 +128,9 @@ class Restorer(Swin2SRForImageSuperResolution):
     """The library's own network; it has no training loss of its own."""
 
     def forward(self, pixel_values, labels=None):
-        output = super().forward(pixel_values)
-        output.loss = None if labels is None else nn.functional.l1_loss(output.reconstruction, labels)
-        return output
+        restored = super().forward(pixel_values).reconstruction
+        loss = None if labels is None else nn.functional.l1_loss(restored, labels)
+        return ImageSuperResolutionOutput(loss=loss, reconstruction=restored)
 
 
 def test_a_network_of_the_library(tmp_path, images, metrics, loss_fn):
