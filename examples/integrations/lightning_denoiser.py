@@ -54,7 +54,7 @@ def main(folder: Path, epochs: int = 3) -> RelqaCallback:
     )  # fmt: skip
     trainer.fit(Denoiser(), DataLoader(pairs(32, seed=0), batch_size=4, shuffle=True), DataLoader(pairs(8, seed=1), 4))
     for verdict in callback.verdicts:
-        print(f"{verdict.tag}: {verdict.decision}, distance {verdict.distance:.4f}  {verdict.reasons(2)}")
+        print(f"{verdict.tag}: {verdict.decision}, distance {verdict.distance:.4f}  {verdict.why()}")
     print(f"best: {callback.best_path}")
     return callback
 

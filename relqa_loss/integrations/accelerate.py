@@ -33,8 +33,8 @@ class RelqaEvaluator:
 
     The pictures that accelerate repeats to give every process a last batch of one size are counted once, where the
     loader's dataset has a length. The loss is not ``prepare``d and no part of a checkpoint: of the evaluator only the
-    best figure and its tag are. Best by the mean, that is; for a verdict image by image, a ``CheckpointSelector`` can
-    be registered beside it.
+    best figure and its tag are. Best by the mean, that is; for a verdict image by image, register a
+    ``CheckpointSelector(sharded=True)`` beside it, and fill its ``tally`` in the same loop.
 
     Args:
         accelerator: the one of the loop.

@@ -13,6 +13,7 @@ from ..images import MissingExtra
 from ..losses import RelationalLoss
 from ..selection import CheckpointSelector, ImageScores, Verdict
 from ..validation import check_pair
+from .common import follow
 
 try:
     from lightning.pytorch import Callback, LightningModule, Trainer
@@ -98,7 +99,7 @@ class RelqaCallback(Callback):
         with trainer.precision_plugin.forward_context():
             pred, ref, *ids = self.predict(pl_module, batch)
         check_pair("pred", pred, "ref", ref)
-        self.loss_fn.to(pred.device)
+        follow(self.loss_fn, pred.device)
         self._tally.add(pred, ref, *ids)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
