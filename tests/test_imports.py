@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "displacement",
         "decoder",
         "words",
+        "pixels",
         "images",
         "pairing",
         "settings",
@@ -62,6 +63,8 @@ NEIGHBOURS = {
     ("decoder", "relation"),
     ("words", "relation"),
     ("words", "validation"),
+    ("pixels", "validation"),
+    ("images", "pixels"),
     ("images", "validation"),
     ("pairing", "images"),
     ("settings", "relation"),
@@ -89,6 +92,7 @@ CORE = {"torch", "numpy", "safetensors", "huggingface_hub"}
 # What a room may import beyond CORE, and only when it is needed: inside a function.
 ON_DEMAND = {
     "images": {"PIL"},
+    "pixels": {"PIL", "imagecodecs", "tifffile"},
     "figures": {"matplotlib"},
     "figures_distortions": {"matplotlib"},
     "figures_failures": {"matplotlib"},
@@ -102,6 +106,7 @@ ON_DEMAND = {
 # torchvision comes along with piq.
 EXTRAS = {
     *("PIL", "matplotlib", "lightning", "openpyxl", "piq", "pytorch_msssim", "scipy", "torchvision"),
+    *("imagecodecs", "tifffile"),
     *("stlpips_pytorch", "pycvvdp", "ssimulacra2", "flip_evaluator"),
 }
 

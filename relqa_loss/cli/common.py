@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EXTRAS = {
     "PIL": "images",
+    "imagecodecs": "deep",
+    "tifffile": "deep",
     "matplotlib": "figures",
     "lightning": "lightning",
     "piq": "benchmark",
