@@ -49,6 +49,18 @@ def figure_path(path: str | Path) -> Path:
     return path if path.suffix else path.with_name(f"{path.name.rstrip('.')}.png")
 
 
+def check_ending(path: str | Path) -> None:
+    """Raise unless a figure can be written to ``path``: cheap, before what takes long.
+
+    Raises:
+        ValueError: the ending names no format of matplotlib.
+        MissingExtra: matplotlib is not installed.
+    """
+    known = sorted(_figure(1, 1).canvas.get_supported_filetypes())
+    if Path(path).suffix[1:].lower() not in known:
+        raise ValueError(f"cannot write the figure {Path(path).name!r}: the ending must be one of {', '.join(known)}")
+
+
 def _finish(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
         target = figure_path(path)

@@ -47,6 +47,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "figures_recovery",
         "figures_restoration",
         "figures_severity",
+        "places",
+        "report",
     ),
     ("training", "evaluation", "demo"),
     ("restoration",),
@@ -79,6 +81,8 @@ NEIGHBOURS = {
     ("weighted", "losses"),
     ("training", "evaluation"),
     ("demo", "evaluation"),
+    ("report", "figures"),
+    ("report", "places"),
     ("figures_distortions", "figures"),
     ("figures_failures", "figures"),
     ("figures_recovery", "figures"),
@@ -102,6 +106,7 @@ ON_DEMAND = {
     "figures_severity": {"matplotlib"},
     "distortions": {"PIL", "piq"},
     "evaluation": {"openpyxl", "pytorch_msssim", "scipy"},
+    "cli": {"tqdm"},
 }
 # torchvision comes along with piq.
 EXTRAS = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .common import Commands, command, note, note_skipped, print_json, write_json
+from .progress import Bar
 
 if TYPE_CHECKING:
     from ..training.data import Photographs
@@ -93,33 +94,29 @@ def parse_source(text: str) -> tuple[str, str]:
 
 
 class ProgressBar:
-    """Loss, throughput and time left on stderr: one line that rewrites itself, or on no terminal a line now and then.
+    """How far a run is, with its loss: a bar on a terminal; elsewhere, for logs, a line now and then.
 
     Args:
         seconds: between two lines where there is no terminal.
     """
 
-    width = 30
-
     def __init__(self, seconds: float = 30.0) -> None:
         self._seconds = seconds
         self._last = -float("inf")
+        self._bar = Bar("training")
 
     def __call__(self, progress: Progress) -> None:
         """Show where the run stands."""
+        self._bar(progress.step, progress.steps, f"{progress.stage}, loss {progress.loss:.4f}")
         finished = progress.step == progress.steps
+        if sys.stderr.isatty() or not (finished or time.monotonic() - self._last >= self._seconds):
+            return
+        self._last = time.monotonic()
         minutes, seconds = divmod(round(progress.seconds_left), 60)
-        done = self.width * progress.step // progress.steps
-        line = (
-            f"{progress.stage} [{'#' * done}{'.' * (self.width - done)}] {progress.step}/{progress.steps}  "
-            f"loss {progress.loss:.4f}  {progress.steps_per_second:.2f} steps/s  {minutes}:{seconds:02d} left"
+        note(
+            f"{progress.stage} {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+            f"{progress.steps_per_second:.2f} steps/s  {minutes}:{seconds:02d} left"
         )
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{line}" + ("\n" if finished else ""))
-            sys.stderr.flush()
-        elif finished or time.monotonic() - self._last >= self._seconds:
-            self._last = time.monotonic()
-            note(line)
 
 
 def run_predictor(args: argparse.Namespace) -> int:
