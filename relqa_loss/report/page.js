@@ -350,6 +350,8 @@ function press(button, on) {
 function listen() {
   const stage = by("stage");
   let drag = null;
+  // Without this the press would take the focus away from the slider again.
+  stage.addEventListener("mousedown", (event) => event.preventDefault());
   stage.addEventListener("pointerdown", (event) => {
     if (event.button) return;
     const border = by("handle").contains(event.target) || state.zoom === 1;
