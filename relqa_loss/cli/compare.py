@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..report import Report
 
 SHOWN_AXES = 3
+MOST_SIDE_BY_SIDE = 5
 LARGE, TILE = 4_000_000, 1024
 """Pixels above which a picture is compared in tiles, and their side: the values of one pass, in bounded memory."""
 
@@ -63,6 +64,9 @@ def add_commands(commands: Commands) -> None:
         type=Path,
         metavar="FILE",
         help="draw maps and the split by axis (PNG, PDF, SVG); one file for each IMG",
+    )
+    one.add_argument(
+        "--panel", type=Path, metavar="FILE", help="draw up to five IMG side by side with the map of one axis, and bars"
     )
     one.add_argument("--html", type=Path, metavar="FILE", help="write one page to look at in a browser, network or not")
     one.add_argument(
@@ -106,6 +110,7 @@ def run_compare(args: argparse.Namespace) -> int:
     pairs = Pairs(args.reference, args.images)
     loss_fn = make_loss(args)
     report = None if args.html is None else _new_report(args)
+    outputs: dict[str, tuple[Tensor, Relation]] = {}
     axes = len(AXES) if args.json else 0 if args.csv else SHOWN_AXES
     targets = _figure_paths(args.figure, pairs)
     results = []
@@ -119,6 +124,11 @@ def run_compare(args: argparse.Namespace) -> int:
                 _draw(pair, reference, image, relation, target)
             if report is not None:
                 _add(report, pair, reference, image, relation, decibels)
+        if args.panel is not None:
+            outputs[_label(pair.image, args.images)] = (image, relation)
+    if args.panel is not None:
+        # One original stands for all: a panel is refused for folders.
+        _draw_panel(reference, outputs, args.panel)
     if report is not None:
         _write_page(report, pairs, args.html)
     show = _print_json if args.json else _print_csv if args.csv else _print_tables
@@ -128,10 +138,16 @@ def run_compare(args: argparse.Namespace) -> int:
 
 def _check_targets(args: argparse.Namespace) -> None:
     """What cannot be written is said before the work, not after it."""
-    if args.figure is not None:
-        from ..figures import check_ending, figure_path
+    for target in (args.figure, args.panel):
+        if target is not None:
+            from ..figures import check_ending, figure_path
 
-        check_ending(figure_path(args.figure))
+            check_ending(figure_path(target))
+    if args.panel is not None and (args.reference.is_dir() or len(args.images) > MOST_SIDE_BY_SIDE):
+        raise ValueError(
+            f"--panel: for one REF and up to {MOST_SIDE_BY_SIDE} IMG, got {len(args.images)} of a "
+            f"{'folder' if args.reference.is_dir() else 'picture'}"
+        )
     if args.html_pictures is not None and args.html is None:
         raise ValueError("--html-pictures: only with --html")
     if args.html is not None and args.html.suffix.lower() not in (".html", ".htm"):
@@ -150,6 +166,19 @@ def _draw(pair: Pair, reference: Tensor, image: Tensor, relation: Relation, targ
 
     title = f"{pair.image.name}: distance {float(relation.distance):.4g}"
     relation_figure(reference, image, relation, target, title=title)
+    note(f"figure: {figure_path(target)}")
+
+
+def _label(image: Path, images: list[Path]) -> str:
+    """Its name, or its whole path where another image has that name."""
+    return image.stem if sum(other.stem == image.stem for other in images) == 1 else str(image)
+
+
+def _draw_panel(reference: Tensor, outputs: dict[str, tuple[Tensor, Relation]], target: Path) -> None:
+    from ..figures import figure_path
+    from ..figures_methods import methods_figure
+
+    methods_figure(reference, outputs, target)
     note(f"figure: {figure_path(target)}")
 
 

@@ -49,7 +49,7 @@ class Pairs:
         self.reference = reference
         self.folders = reference.is_dir()
         self.skipped: list[tuple[str, str]] = []
-        files = [(reference, image, None) for image in images]
+        files: list[tuple[Path, Path, Path | None]] = [(reference, image, None) for image in images]
         if self.folders:
             found = [pair_folders(reference, [folder]) for folder in images]
             if not any(each.names for each in found):

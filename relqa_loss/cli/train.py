@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import Commands, command, note, note_skipped, print_json, write_json
+from .common import Commands, command, names, note, note_skipped, print_json, write_json
 from .progress import Bar
 
 if TYPE_CHECKING:
@@ -41,9 +41,11 @@ def add_commands(commands: Commands) -> None:
         help="what the recipe does not tell, for the card; repeatable",
     )
     scorer.set_defaults(run=run_scorer)
-    plot = command(stages, "plot", "Training curves from the metrics log of a run.")
-    plot.add_argument("log", type=Path, metavar="RUN", help="OUT of a stage, or its metrics.jsonl")
+    plot = command(stages, "plot", "Training curves from the metrics logs of one run, or of several in one figure.")
+    plot.add_argument("logs", type=Path, metavar="RUN", nargs="+", help="OUT of a stage, or its metrics.jsonl")
     plot.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure to write (PNG, PDF or SVG)")
+    plot.add_argument("--only", metavar="A,B", type=names, help="only these numbers of the log, e.g. loss")
+    plot.add_argument("--narrow", action="store_true", help="as wide as one column of a paper (default: two)")
     plot.set_defaults(run=run_plot)
     for stage in (predictor, scorer):
         stage.add_argument("--recipe", default="cpu-small", metavar="NAME|FILE", help="bundled recipe or TOML file")
@@ -242,10 +244,13 @@ def run_scorer(args: argparse.Namespace) -> int:
 
 def run_plot(args: argparse.Namespace) -> int:
     """Training curves."""
-    from ..figures import figure_path, training_curves
+    from ..figures import NARROW, WIDE, check_ending, figure_path
+    from ..figures_training import training_curves
     from ..training.loop import METRICS
 
-    log = args.log / METRICS if args.log.is_dir() else args.log
-    training_curves(log, args.out)
+    check_ending(figure_path(args.out))
+    logs = {str(log): log / METRICS if log.is_dir() else log for log in args.logs}
+    chosen = next(iter(logs.values())) if len(logs) == 1 else logs
+    training_curves(chosen, args.out, names=args.only, width=NARROW if args.narrow else WIDE)
     print(figure_path(args.out))
     return 0
