@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,7 +88,9 @@ def methods_figure(
     _show(_at(figure, lefts[0], head + 2 * TITLE, across, down), original, "reference", size=8)
     limit = _colour_limit([relation[chosen][0] for relation in relations.values()])
     for left, (name, photo) in zip(lefts[1:], photos.items(), strict=True):
-        caption = textwrap.shorten(name, round(across * LETTERS_PER_INCH), placeholder="…")
+        # Of a path the end tells more than the beginning.
+        letters = round(across * LETTERS_PER_INCH)
+        caption = name if len(name) <= letters else f"…{name[1 - letters :]}"
         distance = float(relations[name].distance[0].detach())
         top = _at(figure, left, head + 2 * TITLE, across, down)
         _show(top, photo, f"{caption}\ndistance {distance:.3g}", size=8)

@@ -2,8 +2,9 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const by = (id) => document.getElementById(id);
 const LARGEST_ZOOM = 16;
-// PuOr, the colours of the package's figures: purple is less, orange is more.
-const RAMP = [[84, 39, 136], [128, 115, 172], [216, 218, 235], [247, 247, 247], [254, 224, 182], [224, 130, 20], [179, 88, 6]];
+// Less is purple, more is orange, faint to strong: told apart by readers who see colours in any of the common ways.
+const LESS = [[150, 130, 215], [58, 20, 110]];
+const MORE = [[250, 150, 40], [150, 66, 5]];
 
 const state = { pair: null, axes: new Set(), place: null, border: 0.5, zoom: 1, x: 0, y: 0, maps: new Map() };
 
@@ -119,7 +120,7 @@ async function show(pair) {
   by("caption").textContent = `${pair.width} × ${pair.height} pixels${shown}. Reference: ${pair.original}`;
   const stage = by("stage");
   stage.style.aspectRatio = `${pair.width} / ${pair.height}`;
-  stage.style.width = `min(100%, ${(78 * pair.width) / pair.height}vh)`;
+  stage.style.width = `min(100%, ${(72 * pair.width) / pair.height}vh)`;
   drawAxes();
   drawPlaces();
   drawIndex();
@@ -149,26 +150,31 @@ async function decode(axis) {
 function drawAxes() {
   const { pair } = state;
   const largest = Math.max(...pair.axes.map((axis) => axis.part), pair.floor) || 1;
+  const inside = (title, words, part, kind) => [
+    element("span", {}, title, " ", element("span", { className: "words", textContent: words })),
+    element("span", { className: "number", textContent: number(part) }),
+    bar(part / largest, kind)];
   const rows = pair.axes.map((axis) => {
-    const inside = [element("span", {}, axis.title, " ", element("span", { className: "words", textContent: axis.words })),
-      element("span", { className: "number", textContent: number(axis.part) }),
-      bar(axis.part / largest, side(axis.direction))];
-    if (!axis.map) return element("li", {}, element("div", { className: "axis plain" }, ...inside));
-    const button = element("button", { type: "button", className: "axis" }, ...inside);
+    const content = inside(axis.title, axis.words, axis.part, side(axis.direction));
+    if (!axis.map) return element("li", {}, element("div", { className: "axis plain" }, ...content));
+    const button = element("button", { type: "button", className: "axis" }, ...content);
     button.dataset.axis = axis.name;
-    button.setAttribute("aria-pressed", String(state.axes.has(axis.name)));
+    press(button, state.axes.has(axis.name));
     button.addEventListener("click", () => {
       if (!state.axes.delete(axis.name)) state.axes.add(axis.name);
-      button.setAttribute("aria-pressed", String(state.axes.has(axis.name)));
+      press(button, state.axes.has(axis.name));
       press(by("maps"), true);
       drawOverlay();
     });
     return element("li", {}, button);
   });
-  rows.push(element("li", {}, element("div", { className: "axis plain" },
-    element("span", {}, "floor ", element("span", { className: "words", textContent: "differences of single pixels" })),
-    element("span", { className: "number", textContent: number(pair.floor) }), bar(pair.floor / largest, ""))));
-  by("axes").replaceChildren(...rows);
+  const faint = rows.filter((_, k) => !pair.axes[k].map);
+  const floor = inside("floor", "differences of single pixels", pair.floor, "");
+  by("axes").replaceChildren(...rows.filter((row) => !faint.includes(row)),
+    element("li", {}, element("div", { className: "axis plain" }, ...floor)));
+  by("faint").hidden = !faint.length;
+  by("faint").querySelector("summary").textContent = `${faint.length} fainter ${faint.length > 1 ? "axes" : "axis"}`;
+  by("faint").querySelector("ul").replaceChildren(...faint);
 }
 
 function drawPlaces() {
@@ -184,7 +190,7 @@ function drawPlaces() {
       element("span", {}, place.words,
         element("small", { textContent: `${where(place)}, ${place.width} × ${place.height} px` })),
       element("span", { className: "number", textContent: signed(place.value) }));
-    button.setAttribute("aria-pressed", "false");
+    press(button, false);
     button.addEventListener("click", () => (state.place === place ? leave() : enter(place, button)));
     for (const event of ["pointerenter", "focus"]) button.addEventListener(event, () => outline(place));
     for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => outline(state.place));
@@ -204,7 +210,7 @@ function where(place) {
 function enter(place, button) {
   leavePressed();
   state.place = place;
-  button.setAttribute("aria-pressed", "true");
+  press(button, true);
   outline(place);
   const { pair } = state;
   const zoom = Math.min(LARGEST_ZOOM, 0.8 * Math.min(pair.width / place.width, pair.height / place.height));
@@ -214,7 +220,7 @@ function enter(place, button) {
 }
 
 function leavePressed() {
-  for (const button of by("places").querySelectorAll("[aria-pressed=true]")) button.setAttribute("aria-pressed", "false");
+  for (const button of by("places").querySelectorAll("[aria-pressed=true]")) press(button, false);
 }
 
 function leave() {
@@ -278,10 +284,18 @@ function drawOverlay() {
 }
 
 function colour(value) {
-  const place = ((value + 1) / 2) * (RAMP.length - 1);
-  const low = Math.max(0, Math.min(RAMP.length - 2, Math.floor(place)));
-  const mixed = RAMP[low].map((channel, k) => channel + (RAMP[low + 1][k] - channel) * (place - low));
-  return [...mixed, 255 * 0.85 * Math.sqrt(Math.min(1, Math.abs(value)))];
+  const size = Math.min(1, Math.abs(value));
+  const [faint, strong] = value < 0 ? LESS : MORE;
+  return [...faint.map((channel, k) => channel + (strong[k] - channel) * size), 255 * 0.9 * Math.sqrt(size)];
+}
+
+// What the overlay looks like over mid grey.
+function drawRamp() {
+  const stops = Array.from({ length: 21 }, (_, k) => {
+    const [red, green, blue, opacity] = colour(k / 10 - 1);
+    return [red, green, blue].map((channel) => Math.round(128 + (channel - 128) * (opacity / 255)));
+  });
+  by("ramp").style.background = `linear-gradient(to right, ${stops.map((stop) => `rgb(${stop})`).join(", ")})`;
 }
 
 function read(event) {
@@ -423,6 +437,7 @@ by("made").textContent = data.made;
 by("index").hidden = data.pairs.length + data.skipped.length < 2;
 by("walk").hidden = withPictures().length < 2;
 setTheme("");
+drawRamp();
 listen();
 drawSummary();
 drawIndex();
