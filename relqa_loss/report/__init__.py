@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..figures import _colour_limit
-from ..places import Place, strongest_places
+from ..places import strongest_places
 from ..relation import AXES, Relation
 from ..words import AXIS_WORDS, MIXED_BELOW, balance, in_words, strongest
 from .encode import map_uri, picture_uri, shrunk
@@ -157,7 +157,7 @@ class Report:
             "floor": float(relation.floor[item].detach()),
             "limit": limit,
             "axes": axes,
-            "places": [_place(place) for place in strongest_places(relation, PLACES, item)],
+            "places": [asdict(place) for place in strongest_places(relation, PLACES, item)],
         }
 
     def html(self) -> str:
@@ -206,10 +206,6 @@ class Report:
             names[kind] = hashlib.sha256(uri.encode()).hexdigest()[:16]
             pictures[names[kind]] = uri
         return {**drawn, **names}
-
-
-def _place(place: Place) -> dict[str, Any]:
-    return asdict(place)
 
 
 def _grouped(compared: list[Compared]) -> dict[str, list[Compared]]:
