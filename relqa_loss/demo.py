@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def run_demo(
     steps: int = STEPS,
     crop: int = CROP,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> DemoResult:
     """Run the demonstration and write its figure to ``out/relqa-demo.png``.
 
@@ -100,6 +102,7 @@ def run_demo(
         steps: of Adam, at least 1.
         crop: side of the square that is repaired, in pixels, around the middle.
         seed: of the noise.
+        progress: called with (done, all) after each step of the descent.
 
     Raises:
         ValueError: unknown photograph, a crop that does not fit, or fewer than one step.
@@ -134,7 +137,7 @@ def run_demo(
         axes = strongest(relation, len(AXES))
     lap("compare")
     before = central_crop(strong[0], crop)[None]
-    after = recover(loss_fn, before, target, steps)
+    after = recover(loss_fn, before, target, steps, progress=progress)
     with torch.no_grad():
         crop_distance = float(loss_fn(before, target)), float(loss_fn(after, target))
     gained = psnr(before, target), psnr(after, target)

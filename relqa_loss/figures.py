@@ -1,4 +1,4 @@
-"""Figures: signed maps over a photograph, comparison panels, training curves (extra ``figures``: matplotlib).
+"""Figures: signed maps over a photograph, comparison panels, and what all figures share (extra ``figures``).
 
 What draws returns a matplotlib ``Figure`` and, given a path, writes it to :func:`figure_path` of it; no display and no
 global state are touched.
@@ -6,18 +6,19 @@ global state are touched.
 
 from __future__ import annotations
 
-import json
-import math
+import base64
+import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .images import MissingExtra
 from .relation import AXES, Relation
-from .words import AXIS_WORDS, strongest
+from .words import AXIS_WORDS, MIXED_BELOW, strongest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,15 +31,35 @@ CLIP_QUANTILE = 0.995
 """Quantile of |map| at which the colours saturate, so that one hot pixel does not wash out the rest."""
 PANEL_INCHES = 2.9
 DPI = 130
+WIDE, NARROW = 7.1, 3.45
+"""Inches across two columns and one column of a paper: figures for one are drawn at that size, not shrunk to it."""
+PAPER_DPI = 220
+HEAD, TITLE, LEGEND, GAP, MARGIN = 0.32, 0.24, 0.62, 0.16, 0.08
+"""Inches of a headline, of the title above a panel and the legend below it, between panels, and around them."""
+LABELS, BARS, BARS_HIGH, UNDER_BARS = 0.95, 1.65, 1.9, 0.55
+"""Inches of the names of bars, of the bars across and down, and of what stands below them."""
+MOST_BARS = 10
+"""Axes with a bar of their own; the others share one."""
+SHORT_LEGEND = 22
+"""Letters of both ends of a legend that fit on one line."""
+LETTERS_PER_INCH = 14
+"""Of a caption."""
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float, *, paper: bool = False) -> Figure:
+    """An empty figure of a size in inches.
+
+    Args:
+        width: in inches.
+        height: in inches.
+        paper: at ``PAPER_DPI``, and what draws places everything itself with :func:`_at`.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtra("matplotlib", "figures") from error
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=PAPER_DPI if paper else DPI, layout=None if paper else "constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -49,15 +70,43 @@ def figure_path(path: str | Path) -> Path:
     return path if path.suffix else path.with_name(f"{path.name.rstrip('.')}.png")
 
 
+def check_ending(path: str | Path) -> None:
+    """Raise unless a figure can be written to ``path``: cheap, before what takes long.
+
+    Raises:
+        ValueError: the ending names no format of matplotlib.
+        MissingExtra: matplotlib is not installed.
+    """
+    known = sorted(_figure(1, 1).canvas.get_supported_filetypes())
+    if Path(path).suffix[1:].lower() not in known:
+        raise ValueError(f"cannot write the figure {Path(path).name!r}: the ending must be one of {', '.join(known)}")
+
+
 def _finish(figure: Figure, path: str | Path | None) -> Figure:
     if path is not None:
+        import matplotlib
+
         target = figure_path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
+        dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(target.suffix.lower())
         try:
-            figure.savefig(target)
+            # Text stays text in SVG and PDF, and equal figures are equal bytes. savefig takes these from the global
+            # settings only, which are put back at once.
+            with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "relqa_loss"}):
+                figure.savefig(target, metadata=dated)
         except ValueError as error:
             raise ValueError(f"cannot write the figure {target}: {error}") from error
     return figure
+
+
+def as_image_tag(figure: Figure) -> str:
+    """A figure as an ``<img>`` that holds its PNG, at the size it has on paper."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img alt="signed maps and the distance split by axis" style="width:{figure.get_figwidth()}in" ' + (
+        f'src="data:image/png;base64,{text}">'
+    )
 
 
 def _photo(name: str, image: Tensor) -> Tensor:
@@ -69,9 +118,15 @@ def _photo(name: str, image: Tensor) -> Tensor:
     return image.detach().to("cpu", torch.float32).clamp(0, 1).permute(1, 2, 0)
 
 
-def _show(axes: Axes, pixels: Tensor, title: str) -> None:
+def _at(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Axes at a place in inches from the upper left corner: legends and captions then have the room they need."""
+    wide, high = figure.get_size_inches()
+    return figure.add_axes((left / wide, 1 - (top + height) / high, width / wide, height / high))
+
+
+def _show(axes: Axes, pixels: Tensor, title: str, size: float = 9) -> None:
     axes.imshow(pixels.numpy(), interpolation="nearest")
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, fontsize=size)
     axes.set_axis_off()
     axes.set_anchor("N")
 
@@ -108,7 +163,9 @@ def _show_map(figure: Figure | SubFigure, axes: Axes, photo: Tensor, signed: Ten
     plus, minus = AXIS_WORDS[axis]
     legend.set_ticks([-limit, 0.0, limit], labels=[f"-{limit:.2g}", "0", f"+{limit:.2g}"])
     legend.ax.tick_params(labelsize=7, length=2)
-    legend.set_label(f"{minus}  ◂  ▸  {plus}", fontsize=7)
+    # Small panels have no room for both on one line.
+    between = "  ◂  ▸  " if len(minus) + len(plus) < SHORT_LEGEND else " ◂\n▸ "
+    legend.set_label(f"{minus}{between}{plus}", fontsize=7)
 
 
 def _bars(axes: Axes, values: dict[str, float], title: str, colours: dict[str, str]) -> None:
@@ -123,16 +180,19 @@ def _bars(axes: Axes, values: dict[str, float], title: str, colours: dict[str, s
     axes.set_title(title, fontsize=9)
 
 
-def _part_bars(axes: Axes, relation: Relation, item: int) -> None:
-    parts = dict(zip(AXES, relation.parts[item].detach().float().cpu().tolist(), strict=True))
+def _part_bars(axes: Axes, relation: Relation, item: int, image_name: str = "image") -> None:
+    found = dict(zip(AXES, relation.parts[item].detach().float().cpu().tolist(), strict=True))
+    order = sorted(found, key=lambda name: -found[name])
+    parts = {name: found[name] for name in order[:MOST_BARS]}
+    parts["(other axes)"] = sum(found[name] for name in order[MOST_BARS:])
     parts["(floor)"] = float(relation.floor[item].detach())
     directions = {name: direction for name, _, direction in strongest(relation, len(AXES), item)}
     colours = dict.fromkeys(parts, GREY)
     for name, direction in directions.items():
-        colours[name] = ORANGE if direction > 0 else PURPLE
-    order = sorted(parts, key=lambda name: -parts[name])
-    _bars(axes, {name: parts[name] for name in order}, "distance split by axis", colours)
-    axes.set_xlabel("orange: more in the image, purple: less", fontsize=7)
+        if abs(direction) >= MIXED_BELOW:
+            colours[name] = ORANGE if direction > 0 else PURPLE
+    _bars(axes, parts, "distance split by axis", colours)
+    axes.set_xlabel(f"orange: more in the {image_name}\npurple: less, grey: mixed", fontsize=7)
 
 
 def relation_figure(
@@ -144,6 +204,8 @@ def relation_figure(
     count: int = 4,
     item: int = 0,
     title: str | None = None,
+    width: float = WIDE,
+    names: tuple[str, str] = ("reference", "image"),
 ) -> Figure:
     """The reference, the image, its strongest signed maps and the distance split by axis.
 
@@ -151,10 +213,13 @@ def relation_figure(
         ref: (3, H, W) in [0, 1].
         img: (3, H, W) in [0, 1].
         relation: ``loss_fn.relate(img, ref)``: the image compared with the reference.
-        path: where to write the figure; its ending picks the format. None writes nothing.
+        path: where to write the figure; its ending picks the format (SVG and PDF keep text as text). None writes
+            nothing.
         count: how many maps at most.
         item: which pair of the relation's batch this is.
         title: headline; by default the distance.
+        width: in inches; up to the middle between ``NARROW`` and ``WIDE`` panels stand in two columns, then in four.
+        names: what reference and image are called.
 
     Raises:
         ValueError: shapes that do not belong together, or a format matplotlib cannot write.
@@ -169,18 +234,28 @@ def relation_figure(
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     chosen = strongest(relation, count, item)
-    columns = math.ceil((2 + len(chosen)) / 2)
-    tall = min(max(picture.shape[0] / picture.shape[1], 0.5), 2.0)
-    figure = _figure((columns + 1.1) * PANEL_INCHES, 2 * (PANEL_INCHES * tall + 0.75))
-    grid = figure.add_gridspec(2, columns + 1, width_ratios=[1.0] * columns + [1.1])
-    panels = [figure.add_subplot(grid[k // columns, k % columns]) for k in range(2 + len(chosen))]
-    _show(panels[0], original, "reference")
-    _show(panels[1], picture, "image")
+    beside = width > (WIDE + NARROW) / 2
+    columns = 3 if beside else 2
+    across = (width - (BARS + LABELS if beside else 0) - MARGIN) / columns - GAP
+    down = across * min(max(picture.shape[0] / picture.shape[1], 0.5), 2.0)
+    kinds = [False, False, *[True] * len(chosen)]
+    rows = [any(kinds[k : k + columns]) for k in range(0, len(kinds), columns)]
+    tops = [HEAD + sum(TITLE + down + (LEGEND if maps else GAP) for maps in rows[:k]) for k in range(len(rows) + 1)]
+    bars_top = HEAD + TITLE if beside else tops[-1] + TITLE
+    figure = _figure(width, max(tops[-1], bars_top + BARS_HIGH + UNDER_BARS), paper=True)
+    panels = [
+        _at(figure, MARGIN + (k % columns) * (across + GAP), tops[k // columns] + TITLE, across, down)
+        for k in range(len(kinds))
+    ]
+    _show(panels[0], original, names[0])
+    _show(panels[1], picture, names[1])
     limit = _colour_limit([relation[axis][item] for axis, _, _ in chosen])
     for panel, (axis, _, _) in zip(panels[2:], chosen, strict=True):
         _show_map(figure, panel, picture, relation[axis][item], axis, limit)
-    _part_bars(figure.add_subplot(grid[:, columns]), relation, item)
-    figure.suptitle(title or f"distance {float(relation.distance[item].detach()):.4g}", fontsize=11)
+    left = width - BARS if beside else LABELS
+    bars = _at(figure, left, bars_top, width - left - MARGIN, BARS_HIGH)
+    _part_bars(bars, relation, item, names[1])
+    figure.suptitle(title or f"distance {float(relation.distance[item].detach()):.4g}", fontsize=10)
     return _finish(figure, path)
 
 
@@ -212,70 +287,21 @@ def comparison_panel(
     original, picture = _photo("ref", ref), _photo("img", img)
     chosen = strongest(relation, count)
     columns = max(2 + len(chosen), 1 + len(extra))
-    figure = _figure(columns * PANEL_INCHES, 2 * PANEL_INCHES + 1.3)
-    # Two figures in one: the wide labels of the bars must not push the maps above them apart.
-    rows = figure.add_gridspec(2, 1, height_ratios=[1.15, 1.0])
-    top, bottom = figure.add_subfigure(rows[0]), figure.add_subfigure(rows[1])
-    upper = [top.add_subplot(1, columns, k + 1) for k in range(2 + len(chosen))]
+    across = (WIDE - MARGIN) / columns - GAP
+    down = across * min(max(picture.shape[0] / picture.shape[1], 0.5), 2.0)
+    second = HEAD + TITLE + down + LEGEND
+    figure = _figure(WIDE, second + 2 * TITLE + max(across, BARS_HIGH) + UNDER_BARS, paper=True)
+    upper = [_at(figure, MARGIN + k * (across + GAP), HEAD + TITLE, across, down) for k in range(2 + len(chosen))]
     _show(upper[0], original, "reference")
     _show(upper[1], picture, "image")
     limit = _colour_limit([relation[axis][0] for axis, _, _ in chosen])
-    for panel, (axis, _, _) in zip(upper[2:], chosen, strict=True):
-        _show_map(top, panel, picture, relation[axis][0], axis, limit)
-    grid = bottom.add_gridspec(1, columns)
+    for place, (axis, _, _) in zip(upper[2:], chosen, strict=True):
+        _show_map(figure, place, picture, relation[axis][0], axis, limit)
+    letters = round(across * LETTERS_PER_INCH)
     for k, (caption, pixels) in enumerate(extra):
-        _show(bottom.add_subplot(grid[0, k]), _photo(caption, pixels), caption)
-    _part_bars(bottom.add_subplot(grid[0, len(extra) :]), relation, 0)
-    figure.suptitle(title or f"distance {float(relation.distance[0].detach()):.4g}", fontsize=11)
+        place = _at(figure, MARGIN + k * (across + GAP), second + 2 * TITLE, across, across)
+        _show(place, _photo(caption, pixels), textwrap.fill(caption, letters), size=8)
+    left = MARGIN + len(extra) * (across + GAP) + LABELS
+    _part_bars(_at(figure, left, second + 2 * TITLE, WIDE - left - MARGIN, BARS_HIGH), relation, 0)
+    figure.suptitle(title or f"distance {float(relation.distance[0].detach()):.4g}", fontsize=10)
     return _finish(figure, path)
-
-
-def training_curves(metrics: str | Path, path: str | Path | None = None) -> Figure:
-    """Every number of a metrics log over the training step, one small panel each.
-
-    Args:
-        metrics: a log with one JSON object a line: ``step`` and any numbers, e.g. ``loss``.
-        path: where to write the figure; None writes nothing.
-
-    Raises:
-        FileNotFoundError: no such log.
-        ValueError: a broken line before the last (the last may be half written), or no step with a number.
-        MissingExtra: matplotlib is not installed.
-    """
-    curves = _read_curves(Path(metrics))
-    columns = min(3, len(curves))
-    rows = math.ceil(len(curves) / columns)
-    figure = _figure(columns * 3.4, rows * 2.3)
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for panel, (name, points) in zip(panels, curves.items(), strict=False):
-        steps, values = zip(*points, strict=True)
-        panel.plot(steps, values, color=PURPLE, linewidth=1.0, marker="." if len(steps) < 30 else None)
-        panel.set_title(name, fontsize=9)
-        panel.tick_params(labelsize=7)
-        panel.spines[["top", "right"]].set_visible(False)
-    for panel in panels[len(curves) :]:
-        panel.set_axis_off()
-    figure.supxlabel("step", fontsize=8)
-    return _finish(figure, path)
-
-
-def _read_curves(log: Path) -> dict[str, list[tuple[float, float]]]:
-    """Name -> (step, value) points in order of the log; booleans, texts and non-finite numbers are left out."""
-    lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    curves: dict[str, list[tuple[float, float]]] = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            record: Any = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                continue
-            raise ValueError(f"{log}, line {number} is not JSON: {error.msg}") from error
-        if not isinstance(record, dict) or "step" not in record:
-            continue
-        for name, value in record.items():
-            number_like = isinstance(value, int | float) and not isinstance(value, bool)
-            if name != "step" and number_like and math.isfinite(value):
-                curves.setdefault(name, []).append((record["step"], value))
-    if not curves:
-        raise ValueError(f"{log} holds no line with a step and a number")
-    return curves

@@ -6,7 +6,7 @@ Extra ``figures``: matplotlib.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,18 +56,6 @@ class GridRow:
     maps: tuple[tuple[str, Tensor], ...]
 
 
-def check_ending(path: str | Path) -> None:
-    """Raise unless a figure can be written to ``path``: cheap, before what takes long.
-
-    Raises:
-        ValueError: the ending names no format of matplotlib.
-        MissingExtra: matplotlib is not installed.
-    """
-    known = sorted(_figure(1, 1).canvas.get_supported_filetypes())
-    if Path(path).suffix[1:].lower() not in known:
-        raise ValueError(f"cannot write the figure {Path(path).name!r}: the ending must be one of {', '.join(known)}")
-
-
 def grid_photo(photo: Tensor, side: int) -> Tensor:
     """Central square of a photograph (3, H, W), reduced to (3, side, side); never enlarged.
 
@@ -91,6 +79,7 @@ def grid_rows(
     *,
     region: str = REGION,
     seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[GridRow]:
     """Render what the grid shows: every operator with one seed, so that rising severity is the same draw, stronger.
 
@@ -100,6 +89,7 @@ def grid_rows(
         severities: rising, in [0, 1].
         region: kind of the region of the last picture.
         seed: of operators and region.
+        progress: called with (done, all) after each operator.
 
     Raises:
         ValueError: no severities, or some outside [0, 1]; an unknown region.
@@ -110,7 +100,7 @@ def grid_rows(
     engine = DistortionEngine(list(distortions))
     strongest = max(severities)
     rows = []
-    for one in distortions:
+    for done, one in enumerate(distortions, start=1):
         recipes = [(Component(one.name, severity, "whole", seed),) for severity in severities]
         recipes.append((Component(one.name, strongest, region, seed),))
         triplet = engine.render(photo.expand(len(recipes), -1, -1, -1), recipes)
@@ -118,6 +108,8 @@ def grid_rows(
         parameters = one.parameter(torch.tensor(severities, dtype=torch.float64)).tolist()
         maps = tuple((axis, triplet.maps[-1, AXES.index(axis)]) for axis in axes)
         rows.append(GridRow(one, tuple(parameters), triplet.distorted, maps))
+        if progress is not None:
+            progress(done, len(distortions))
     return rows
 
 
@@ -131,6 +123,7 @@ def distortion_grid(
     seed: int = 0,
     side: int = SIDE,
     title: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Figure:
     """Every operator at rising severity, the strongest inside one region, and the target map of that.
 
@@ -145,13 +138,14 @@ def distortion_grid(
         seed: of operators and region.
         side: of a tile, in pixels.
         title: what the photograph is called.
+        progress: called with (done, all) after each operator.
 
     Raises:
         ValueError: a size, a severity or a region that is not possible, or a format matplotlib cannot write.
         MissingExtra: matplotlib is not installed, or a codec is missing.
     """
     reference = grid_photo(photo, side)
-    rows = grid_rows(reference, distortions, severities, region=region, seed=seed)
+    rows = grid_rows(reference, distortions, severities, region=region, seed=seed, progress=progress)
     block = (len(severities) + 2) * (side + _GAP) - _GAP
     columns = _best_columns(rows, block, side)
     width = max(2 * _MARGIN + len(columns) * (block + _GUTTER) - _GUTTER, 2 * _MARGIN + side + 700)

@@ -6,29 +6,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .validation import MIN_SIDE
+from .pixels import decode
+from .validation import MIN_SIDE, MissingExtra
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff")
+SUFFIXES: tuple[str, ...] = (".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff")
 """File endings that are taken for photographs, in lower case."""
 
 JPEG_QUALITY = 95
-"""Quality of JPEG files written by :func:`write_image`: high enough not to add visible artefacts of its own."""
-
-
-class MissingExtra(ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
-
-    def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f'this needs {library}: pip install "relqa_loss[{extra}]"')
+"""Of JPEG and AVIF files written by :func:`write_image`: high enough not to add visible artefacts of its own."""
 
 
 @dataclass(frozen=True)
@@ -56,26 +45,25 @@ def pillow() -> ModuleType:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read one photograph.
+    """Read one photograph as sRGB.
 
-    EXIF rotation is applied. Grey becomes three equal channels. Transparent pixels are laid over white. 16-bit grey
-    keeps its precision; Pillow gives 16-bit colour as 8-bit. An embedded colour profile is not applied: two files are
-    comparable if they share one.
+    EXIF rotation is applied. Grey becomes three equal channels. Transparent pixels are laid over white. An embedded
+    colour profile is converted to sRGB (relative colorimetric), and CMYK is read if it has one; without a profile
+    colours are taken for sRGB. PNG and TIFF of 9 to 16 bits keep them all; JPEG, WebP and AVIF are read with 8.
 
     Args:
-        path: a PNG, JPEG, WebP or TIFF file.
+        path: a PNG, JPEG, WebP, AVIF or TIFF file; of several pages or frames the first.
 
     Returns:
         (3, H, W) float32, RGB, in [0, 1].
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a readable photograph, or a pixel format without a defined range (CMYK, 32-bit, float).
-        MissingExtra: Pillow is not installed.
+        ValueError: not a readable photograph, a pixel format without a defined range or colours (32-bit, float, CMYK
+            without a profile), or a profile that cannot be applied.
+        MissingExtra: Pillow, or for colour of more than 8 bits the extra ``deep``, is not installed.
     """
     image_module = pillow()
-    from PIL import ImageOps
-
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such photograph: {path}")
@@ -83,34 +71,11 @@ def read_image(path: str | Path) -> Tensor:
         raise ValueError(f"expected one photograph, got a folder: {path}")
     try:
         with image_module.open(path) as opened:
-            opened.load()
-            picture = ImageOps.exif_transpose(opened)
-    except (OSError, SyntaxError, ValueError, image_module.DecompressionBombError) as error:
+            pixels = decode(opened, path)
+    except (OSError, SyntaxError, ValueError, RuntimeError, image_module.DecompressionBombError) as error:
         reason = str(error).replace(str(path), path.name)
         raise ValueError(f"cannot read {path}: {reason}") from error
-    try:
-        return from_pillow(picture)
-    except ValueError as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-
-
-def from_pillow(picture: Image.Image) -> Tensor:
-    """Pillow image -> (3, H, W) float32 in [0, 1]; ValueError for a pixel format without a defined range."""
-    mode = picture.mode
-    if mode.startswith("I;16"):
-        grey = np.asarray(picture).astype(np.float32) / 65535.0
-        return torch.from_numpy(grey).expand(3, -1, -1).contiguous()
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        rgba = np.asarray(picture.convert("RGBA")).astype(np.float32) / 255.0
-        opacity = rgba[..., 3:]
-        pixels = rgba[..., :3] * opacity + (1.0 - opacity)
-    elif mode in ("1", "L", "P", "RGB"):
-        pixels = np.asarray(picture.convert("RGB")).astype(np.float32) / 255.0
-    else:
-        raise ValueError(
-            f"pixel format {mode!r} has no defined range here; convert it to 8-bit RGB or 16-bit grey first"
-        )
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
 def write_image(path: str | Path, image: Tensor) -> Path:
@@ -140,6 +105,8 @@ def write_image(path: str | Path, image: Tensor) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in (".jpg", ".jpeg"):
         picture.save(path, quality=JPEG_QUALITY, subsampling=0)
+    elif path.suffix.lower() == ".avif":
+        picture.save(path, quality=JPEG_QUALITY, subsampling="4:4:4")
     elif path.suffix.lower() == ".webp":
         picture.save(path, lossless=True)
     else:

@@ -195,6 +195,7 @@ class RelationalLoss(nn.Module):
             floor=terms.floor,
             decode_maps=lambda: self.predictor.decode(pair, first.images, second.images),
             compute_score=compute_score,
+            images=lambda: (first.images, second.images),
         )
 
     def _relate_in_tiles(
@@ -212,7 +213,10 @@ class RelationalLoss(nn.Module):
             of_a, of_b = (_distance(each.terms()) for each in anchored)
             return of_b - of_a
 
-        return Relation(_distance(terms), terms.parts, terms.floor, pair.maps, compute_score)
+        def images() -> tuple[Tensor, Tensor]:
+            return self._in_unit_range(pair.a), self._in_unit_range(pair.b)
+
+        return Relation(_distance(terms), terms.parts, terms.floor, pair.maps, compute_score, images)
 
     @torch.no_grad()
     def weights(

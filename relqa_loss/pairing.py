@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .images import list_images, read_each
+from .images import list_images
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,6 @@ def _by_name(folder: Path) -> dict[str, Path]:
             )
         files[path.stem] = path
     return dict(sorted(files.items()))
-
-
-def read_row(paths: Sequence[Path]) -> list[Tensor] | str:
-    """An original and what was made of it, (3, H, W) each; or the reason why they cannot be compared.
-
-    Args:
-        paths: the original's file, then the others.
-
-    Raises:
-        MissingExtra: what reads a file is not installed.
-    """
-    row: list[Tensor] = []
-    for path, image in read_each(paths):
-        if isinstance(image, str):
-            return image if str(path) in image else f"{path}: {image}"
-        row.append(image)
-        other = misfit(path, image, paths[0], row[0])
-        if other:
-            return other
-    return row
 
 
 def misfit(path: Path, image: Tensor, reference_path: Path, reference: Tensor) -> str:

@@ -15,6 +15,13 @@ MIN_SIDE = 16
 FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+class MissingExtra(ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f'this needs {library}: pip install "relqa_loss[{extra}]"')
+
+
 def check_images(name: str, images: Tensor, min_side: int = MIN_SIDE) -> None:
     """Raise unless ``images`` is a float tensor of shape (B, 3, H, W) with B >= 1 and H, W >= ``min_side``.
 

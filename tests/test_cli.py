@@ -562,4 +562,7 @@ def test_debug_shows_the_traceback(capsys, files, monkeypatch):
 def test_wrong_usage_is_code_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["compare"])
-    assert stop.value.code == 2 and "usage: relqa compare" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and err == (
+        "relqa compare: error: the following arguments are required: REF, IMG (see relqa compare --help)\n"
+    )

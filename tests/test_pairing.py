@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from relqa_loss.images import write_image
-from relqa_loss.pairing import pair_folders, read_row
+from relqa_loss.pairing import misfit, pair_folders
 
 pytest.importorskip("PIL")
 
@@ -30,11 +30,8 @@ def test_two_files_of_one_name_are_one_clear_error(tmp_path):
         pair_folders(tmp_path / "ref", [tmp_path / "out"])
 
 
-def test_a_row_holds_the_pictures_or_says_why_not(tmp_path):
-    fill(tmp_path, "ref.png", "same.png")
-    fill(tmp_path, "large.png", side=20)
-    (tmp_path / "broken.png").write_text("no picture")
-    row = read_row([tmp_path / "ref.png", tmp_path / "same.png"])
-    assert not isinstance(row, str) and torch.equal(*row)
-    assert "large.png is 20x20 pixels, the reference" in read_row([tmp_path / "ref.png", tmp_path / "large.png"])
-    assert "broken.png" in read_row([tmp_path / "ref.png", tmp_path / "broken.png"])
+def test_of_another_size_both_files_are_named(tmp_path):
+    small, large = torch.zeros(3, 16, 20), torch.zeros(3, 20, 16)
+    assert misfit(tmp_path / "a.png", small, tmp_path / "b.png", small) == ""
+    reason = misfit(tmp_path / "a.png", small, tmp_path / "b.png", large)
+    assert "a.png is 20x16 pixels" in reason and "b.png 16x20" in reason

@@ -10,16 +10,28 @@ from collections.abc import Sequence
 from ..images import MissingExtra
 from ..validation import check_device
 from . import about, benchmark, compare, distort, select, train
-from .common import debug_flag, missing_module, one_line
+from .common import Parser, debug_flag, missing_module, one_line
 
-FAILED, USAGE = 1, 2
+EXPECTED = (ImportError, ValueError, TypeError, OSError, RuntimeError, KeyError)
+"""Errors whose message is meant for users; another one is a fault of the package, and its name is told too."""
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+EXIT_CODES = """exit codes:
+  0    done
+  1    failed, or some pictures could not be used: each is named on stderr
+  2    wrong usage, or a missing extra: the message names it
+  130  interrupted (Ctrl-C)
+  143  training was stopped by SIGTERM; its checkpoint is written, --resume goes on
+"""
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="relqa",
         description="What differs between two pictures: where, how much and in which direction.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[debug_flag()],
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -39,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes those of the process.
 
     Returns:
-        Exit code: 0 done, 1 failed, 2 wrong usage or a missing extra; failures are one line on stderr.
+        Exit code, as in ``EXIT_CODES``; failures are one line on stderr, with ``--debug`` below their traceback.
     """
     args = build_parser().parse_args(argv)
     try:
@@ -47,15 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             check_device("--device", args.device)
         run: int = args.run(args)
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe (head, less) has left: nothing more to say, and closing keeps the interpreter quiet.
         sys.stderr.close()
         return FAILED
-    except (ImportError, ValueError, TypeError, OSError, RuntimeError, KeyError) as error:
+    except Exception as error:  # one line for whatever goes wrong: a user is not to read a traceback
         if getattr(args, "debug", False):
             traceback.print_exc()
         message = str(error) or type(error).__name__
+        if not isinstance(error, EXPECTED):
+            message = f"{type(error).__name__}: {message} (--debug shows where)"
         code = FAILED
         if isinstance(error, MissingExtra):
             code = USAGE

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..demo import PHOTOGRAPH, PHOTOGRAPHS, STEPS
 from .common import Commands, add_weights_argument, command, print_json, print_table
+from .progress import Bar
 
 
 def add_commands(commands: Commands) -> None:
@@ -64,7 +65,7 @@ def run_demo(args: argparse.Namespace) -> int:
     from .. import demo
     from ..words import in_words
 
-    result = demo.run_demo(args.out, args.photograph, args.weights, steps=args.steps)
+    result = demo.run_demo(args.out, args.photograph, args.weights, steps=args.steps, progress=Bar("repairing"))
     (quality, sigma), (mild_quality, mild_sigma) = demo.STRONG, demo.MILD
     print(f"{result.photograph}: JPEG quality {quality} on the left, noise of sigma {sigma:g} on the right")
     print(f"(a milder copy to compare with: quality {mild_quality}, sigma {mild_sigma:g})")

@@ -103,7 +103,7 @@ def run_recovery(args: argparse.Namespace) -> int:
 
 
 def _check_figure(path: Path) -> None:
-    from ..figures_distortions import check_ending
+    from ..figures import check_ending
 
     if path.suffix.lower() != ".webp":
         raise ValueError(f"figure must be a file that ends in .webp, got {path}")

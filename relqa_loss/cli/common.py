@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
+import os
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..losses import DEFAULT_WEIGHTS, Reduction, RelationalLoss
+from .progress import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 
 EXTRAS = {
     "PIL": "images",
+    "imagecodecs": "deep",
+    "tifffile": "deep",
     "matplotlib": "figures",
     "lightning": "lightning",
     "piq": "benchmark",
@@ -34,6 +41,14 @@ EXTRAS = {
 
 Commands = Any
 """argparse keeps the class of ``add_subparsers()``'s result private."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, like every other error; ``--help`` has the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with code 2."""
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def debug_flag() -> argparse.ArgumentParser:
@@ -66,6 +81,13 @@ def add_loss_arguments(parser: argparse.ArgumentParser) -> None:
     """``--weights`` and ``--device``, for commands that judge images."""
     add_weights_argument(parser)
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--json`` and ``--csv``, of which one may be given."""
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    kinds.add_argument("--csv", action="store_true", help="print comma-separated values instead of a table")
 
 
 def make_loss(args: argparse.Namespace, reduction: Reduction = "mean") -> RelationalLoss:
@@ -140,6 +162,27 @@ def print_json(value: object) -> None:
     print(json.dumps(_finite(value), indent=2, allow_nan=False))
 
 
+def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Comma-separated values on stdout, numbers with all their digits; what is not finite stays as Python writes it."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files go to ``folder`` together at the end, or not at all if something fails.
+
+    Each file is replaced in one step and JSON comes last, so that a recipe never stands beside files of another.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Inside its target: os.replace is atomic only within one file system.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+        yield Path(scratch)
+        for written in sorted(Path(scratch).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
+            os.replace(written, folder / written.name)
+
+
 def write_json(path: Path, value: object) -> None:
     """The same JSON into a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +202,7 @@ def _finite(value: object) -> object:
 
 def note(text: str) -> None:
     """A remark for the reader, on stderr so that stdout stays what was asked for."""
-    print(text, file=sys.stderr)
+    say(text)
 
 
 def note_skipped(skipped: Iterable[tuple[str, str]]) -> None:

@@ -1,28 +1,45 @@
-"""``relqa compare`` and ``relqa rank``: pictures against their reference."""
+"""``relqa compare`` and ``relqa rank``: pictures against their originals."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Commands, add_loss_arguments, check_size, command, make_loss, note, print_json, print_table
+from .common import (
+    Commands,
+    add_loss_arguments,
+    add_output_arguments,
+    command,
+    make_loss,
+    note,
+    print_csv,
+    print_json,
+    print_table,
+    whole_files,
+)
+from .pairs import Pair, Pairs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..losses import RelationalLoss
+    from ..relation import Relation
+    from ..report import Report
 
 SHOWN_AXES = 3
+MOST_SIDE_BY_SIDE = 5
+LARGE, TILE = 4_000_000, 1024
+"""Pixels above which a picture is compared in tiles, and their side: the values of one pass, in bounded memory."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One picture compared with the reference; ``axes`` holds (axis, part, direction), strongest first."""
+    """One pair in numbers; ``axes`` holds (axis, part, direction), strongest first."""
 
-    path: Path
+    pair: Pair
     distance: float
     psnr: float
     floor: float
@@ -32,158 +49,206 @@ class Judged:
 
 def add_commands(commands: Commands) -> None:
     """Register ``compare`` and ``rank``."""
-    one = command(commands, "compare", "How far pictures are from a reference, and in what they differ.")
-    one.add_argument("reference", metavar="REF", type=Path, help="the original")
-    one.add_argument("images", metavar="IMG", type=Path, nargs="+", help="pictures of the same size")
-    one.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    one.add_argument("--figure", type=Path, help="write maps and the split by axis; one file for each IMG")
+    one = command(commands, "compare", "How far pictures are from their originals, and in what they differ.")
+    one.add_argument("reference", metavar="REF", type=Path, help="the original, or a folder of originals")
+    one.add_argument(
+        "images",
+        metavar="IMG",
+        type=Path,
+        nargs="+",
+        help="pictures of the same size; or folders, whose pictures have the names of their originals",
+    )
+    add_output_arguments(one)
+    one.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="draw maps and the split by axis (PNG, PDF, SVG); one file for each IMG",
+    )
+    one.add_argument(
+        "--panel", type=Path, metavar="FILE", help="draw up to five IMG side by side with the map of one axis, and bars"
+    )
+    one.add_argument("--html", type=Path, metavar="FILE", help="write one page to look at in a browser, network or not")
+    one.add_argument(
+        "--html-pictures",
+        type=int,
+        metavar="N",
+        help="pairs whose pictures the page holds, the worst first (default: 24); all are in its index",
+    )
     add_loss_arguments(one)
     one.set_defaults(run=run_compare)
-    two = command(commands, "rank", "Order pictures by their distance to a reference, nearest first.")
+    two = command(commands, "rank", "Order pictures by their distance to an original, nearest first.")
     two.add_argument("reference", metavar="REF", type=Path, help="the original")
     two.add_argument("images", metavar="IMG", type=Path, nargs="+", help="pictures of the same size")
-    two.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_output_arguments(two)
     add_loss_arguments(two)
     two.set_defaults(run=run_rank)
 
 
-class Pictures:
-    """A reference and the pictures that can be compared with it; the others are named on stderr and counted.
-
-    Args:
-        reference: file of the original.
-        paths: files of the pictures.
-
-    Raises:
-        ValueError: the reference cannot be used.
-    """
-
-    def __init__(self, reference: Path, paths: list[Path]) -> None:
-        from ..images import read_each
-
-        ((_, original),) = read_each([reference])
-        if isinstance(original, str):
-            raise ValueError(original if str(reference) in original else f"{reference}: {original}")
-        self.reference = original
-        self.skipped: list[tuple[str, str]] = []
-        self._name = reference
-        self._paths = paths
-
-    def __iter__(self) -> Iterator[tuple[int, Path, Tensor]]:
-        """(place among the paths, path, image (3, H, W)), read one by one.
-
-        Raises:
-            ValueError: not one picture can be compared.
-        """
-        from ..images import read_each
-
-        self.skipped = []
-        for place, (path, image) in enumerate(read_each(self._paths)):
-            reason = image if isinstance(image, str) else self._misfit(path, image)
-            if isinstance(image, str) or reason:
-                self.skipped.append((str(path), reason))
-                # A single picture that fails is the error of the command, which says it once.
-                if len(self._paths) > 1:
-                    note(f"skipped {path}: {reason}")
-            else:
-                yield place, path, image
-        if len(self.skipped) == len(self._paths):
-            name, reason = self.skipped[0]
-            if len(self._paths) == 1:
-                raise ValueError(reason if name in reason else f"{name}: {reason}")
-            raise ValueError(f"none of the {len(self._paths)} pictures can be compared with {self._name}")
-
-    def _misfit(self, path: Path, image: Tensor) -> str:
-        try:
-            check_size(path, image, self._name, self.reference)
-        except ValueError as error:
-            return str(error)
-        return ""
-
-    def skipped_rows(self) -> list[dict[str, str]]:
-        """The skipped pictures, for JSON."""
-        return [{"image": path, "reason": reason} for path, reason in self.skipped]
-
-    def exit_code(self) -> int:
-        """1 if a picture was skipped, else 0."""
-        return 1 if self.skipped else 0
+def relate(loss_fn: RelationalLoss, image: Tensor, reference: Tensor, device: str) -> Relation:
+    """The picture compared with the reference, (3, H, W) each."""
+    tile = TILE if image.shape[1] * image.shape[2] > LARGE else None
+    return loss_fn.relate(image[None].to(device), reference[None].to(device), tile=tile)
 
 
-def judge(
-    loss_fn: RelationalLoss,
-    reference: Tensor,
-    path: Path,
-    image: Tensor,
-    device: str,
-    axes: int,
-    figure: Path | None = None,
-) -> Judged:
-    """Compare one picture (3, H, W) with the reference of its size, and draw it where asked.
-
-    Only numbers are kept: the maps of many large pictures would not fit into memory.
-    """
-    import torch
-
-    from ..evaluation.psnr import psnr
+def judge(pair: Pair, relation: Relation, psnr: float, axes: int) -> Judged:
+    """The numbers of a pair: the maps of many large pictures would not fit into memory."""
     from ..words import strongest
 
-    with torch.no_grad():
-        relation = loss_fn.relate(image[None].to(device), reference[None].to(device))
-        found = strongest(relation, axes) if axes else []
-    distance = float(relation.distance)
-    if figure is not None:
-        from ..figures import figure_path, relation_figure
-
-        relation_figure(reference, image, relation, figure, title=f"{path.name}: distance {distance:.4g}")
-        note(f"figure: {figure_path(figure)}")
-    return Judged(path, distance, psnr(image, reference), float(relation.floor), relation.parts[0].tolist(), found)
+    found = strongest(relation, axes) if axes else []
+    return Judged(pair, float(relation.distance), psnr, float(relation.floor), relation.parts[0].tolist(), found)
 
 
 def run_compare(args: argparse.Namespace) -> int:
-    """Table or JSON, and figures."""
+    """Table, JSON or CSV, figures and a page."""
+    import torch
+
+    from ..evaluation.psnr import psnr
     from ..relation import AXES
-    from ..words import in_words
 
-    pictures = Pictures(args.reference, args.images)
+    _check_targets(args)
+    pairs = Pairs(args.reference, args.images)
     loss_fn = make_loss(args)
-    axes = len(AXES) if args.json else SHOWN_AXES
-    targets = _figure_paths(args.figure, args.images)
-    results = [
-        judge(loss_fn, pictures.reference, path, image, args.device, axes, targets[place])
-        for place, path, image in pictures
-    ]
-    best = min(item.distance for item in results)
-    if args.json:
-        print_json(
-            {
-                "reference": str(args.reference),
-                "weights": args.weights,
-                "images": [_as_dict(r, best) for r in results],
-                "skipped": pictures.skipped_rows(),
-            }
-        )
-        return pictures.exit_code()
-    rows = []
-    for item in results:
-        seen = ", ".join(f"{in_words(axis, direction)} ({part:.3g})" for axis, part, direction in item.axes)
-        rows.append(
-            [
-                str(item.path),
-                f"{item.distance:.4g}",
-                f"{best - item.distance:.4g}",
-                f"{item.psnr:.2f}",
-                seen or "no difference",
-            ]
-        )
-    print_table(["image", "distance", "score vs best", "PSNR dB", "most visible, compared with the reference"], rows)
-    return pictures.exit_code()
+    report = None if args.html is None else _new_report(args)
+    outputs: dict[str, tuple[Tensor, Relation]] = {}
+    axes = len(AXES) if args.json else 0 if args.csv else SHOWN_AXES
+    targets = _figure_paths(args.figure, pairs)
+    results = []
+    for pair, reference, image in pairs:
+        decibels = psnr(image, reference)
+        with torch.no_grad():
+            relation = relate(loss_fn, image, reference, args.device)
+            results.append(judge(pair, relation, decibels, axes))
+            target = targets[pair.place]
+            if target is not None:
+                _draw(pair, reference, image, relation, target)
+            if report is not None:
+                _add(report, pair, reference, image, relation, decibels)
+        if args.panel is not None:
+            outputs[_label(pair.image, args.images)] = (image, relation)
+    if args.panel is not None:
+        # One original stands for all: a panel is refused for folders.
+        _draw_panel(reference, outputs, args.panel)
+    if report is not None:
+        _write_page(report, pairs, args.html)
+    show = _print_json if args.json else _print_csv if args.csv else _print_tables
+    show(args, pairs, results)
+    return pairs.exit_code()
 
 
-def _figure_paths(target: Path | None, images: list[Path]) -> list[Path | None]:
+def _check_targets(args: argparse.Namespace) -> None:
+    """What cannot be written is said before the work, not after it."""
+    for target in (args.figure, args.panel):
+        if target is not None:
+            from ..figures import check_ending, figure_path
+
+            check_ending(figure_path(target))
+    if args.panel is not None and (args.reference.is_dir() or len(args.images) > MOST_SIDE_BY_SIDE):
+        raise ValueError(
+            f"--panel: for one REF and up to {MOST_SIDE_BY_SIDE} IMG, got {len(args.images)} of a "
+            f"{'folder' if args.reference.is_dir() else 'picture'}"
+        )
+    if args.html_pictures is not None and args.html is None:
+        raise ValueError("--html-pictures: only with --html")
+    if args.html is not None and args.html.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--html must be a file that ends in .html, got {args.html}")
+
+
+def _figure_paths(target: Path | None, pairs: Pairs) -> list[Path | None]:
     """One file for one image; for several, the number and name of each are put before the ending."""
-    if target is None or len(images) == 1:
-        return [target] * len(images)
-    return [target.with_name(f"{target.stem}-{k}-{path.stem}{target.suffix}") for k, path in enumerate(images, start=1)]
+    if target is None or len(pairs.all) == 1:
+        return [target] * len(pairs.all)
+    return [target.with_name(f"{target.stem}-{pair.place + 1}-{pair.image.stem}{target.suffix}") for pair in pairs.all]
+
+
+def _draw(pair: Pair, reference: Tensor, image: Tensor, relation: Relation, target: Path) -> None:
+    from ..figures import figure_path, relation_figure
+
+    title = f"{pair.image.name}: distance {float(relation.distance):.4g}"
+    relation_figure(reference, image, relation, target, title=title)
+    note(f"figure: {figure_path(target)}")
+
+
+def _label(image: Path, images: list[Path]) -> str:
+    """Its name, or its whole path where another image has that name."""
+    return image.stem if sum(other.stem == image.stem for other in images) == 1 else str(image)
+
+
+def _draw_panel(reference: Tensor, outputs: dict[str, tuple[Tensor, Relation]], target: Path) -> None:
+    from ..figures import figure_path
+    from ..figures_methods import methods_figure
+
+    methods_figure(reference, outputs, target)
+    note(f"figure: {figure_path(target)}")
+
+
+def _new_report(args: argparse.Namespace) -> Report:
+    from .. import __version__
+    from ..report import PICTURES, Report
+
+    title = f"{', '.join(path.name or str(path) for path in args.images[:3])}{' …' if len(args.images) > 3 else ''}"
+    return Report(
+        f"{title} compared with {args.reference.name or args.reference}",
+        f"relqa_loss {__version__}, weights {args.weights}",
+        pictures=PICTURES if args.html_pictures is None else args.html_pictures,
+    )
+
+
+def _add(report: Report, pair: Pair, reference: Tensor, image: Tensor, relation: Relation, decibels: float) -> None:
+    name = pair.image.name if pair.group is None else f"{pair.group.name}/{pair.image.name}"
+    group = f"all, against {pair.reference.name}" if pair.group is None else str(pair.group)
+    report.add(name, image, pair.reference.name, reference, relation, psnr=decibels, group=group)
+
+
+def _write_page(report: Report, pairs: Pairs, target: Path) -> None:
+    for image, reason in pairs.skipped:
+        report.skip(image, reason)
+    with whole_files(target.parent) as scratch:
+        (scratch / target.name).write_text(report.html(), encoding="utf-8")
+    note(f"page: {target}")
+
+
+def _best(results: list[Judged]) -> dict[Path, float]:
+    """Smallest distance to each original."""
+    best: dict[Path, float] = {}
+    for item in results:
+        reference = item.pair.reference
+        best[reference] = min(best.get(reference, item.distance), item.distance)
+    return best
+
+
+def _summaries(results: list[Judged]) -> list[dict[str, Any]]:
+    """One for each folder."""
+    folders: dict[Path, list[Judged]] = {}
+    for item in results:
+        if item.pair.group is not None:
+            folders.setdefault(item.pair.group, []).append(item)
+    return [
+        {
+            "folder": str(folder),
+            "pictures": len(items),
+            "mean_distance": statistics.fmean(item.distance for item in items),
+            "median_distance": statistics.median(item.distance for item in items),
+            "largest_distance": (worst := max(items, key=lambda item: item.distance)).distance,
+            "worst": str(worst.pair.image),
+            "mean_psnr": statistics.fmean(item.psnr for item in items),
+        }
+        for folder, items in folders.items()
+    ]
+
+
+def _print_json(args: argparse.Namespace, pairs: Pairs, results: list[Judged]) -> None:
+    best = _best(results)
+    summary = {"summary": _summaries(results)} if pairs.folders else {}
+    print_json(
+        {
+            "reference": str(args.reference),
+            "weights": args.weights,
+            "images": [_as_dict(item, best[item.pair.reference]) for item in results],
+            **summary,
+            "skipped": pairs.skipped_rows(),
+        }
+    )
 
 
 def _as_dict(item: Judged, best: float) -> dict[str, Any]:
@@ -191,7 +256,8 @@ def _as_dict(item: Judged, best: float) -> dict[str, Any]:
     from ..words import in_words
 
     return {
-        "image": str(item.path),
+        "image": str(item.pair.image),
+        "reference": str(item.pair.reference),
         "distance": item.distance,
         "score_vs_best": best - item.distance,
         "psnr": item.psnr,
@@ -204,29 +270,86 @@ def _as_dict(item: Judged, best: float) -> dict[str, Any]:
     }
 
 
+def _print_csv(args: argparse.Namespace, pairs: Pairs, results: list[Judged]) -> None:
+    from ..relation import AXES
+
+    rows = [[r.pair.image, r.pair.reference, r.distance, r.psnr, r.floor, *r.parts] for r in results]
+    print_csv(["image", "reference", "distance", "psnr", "floor", *AXES], rows)
+
+
+def _print_tables(args: argparse.Namespace, pairs: Pairs, results: list[Judged]) -> None:
+    from ..words import in_words
+
+    best = _best(results)
+    rows = []
+    for item in results:
+        seen = ", ".join(f"{in_words(axis, direction)} ({part:.3g})" for axis, part, direction in item.axes)
+        rows.append(
+            [
+                str(item.pair.image),
+                f"{item.distance:.4g}",
+                f"{best[item.pair.reference] - item.distance:.4g}",
+                f"{item.psnr:.2f}",
+                seen or "no difference",
+            ]
+        )
+    print_table(["image", "distance", "score vs best", "PSNR dB", "most visible, compared with the reference"], rows)
+    if not pairs.folders:
+        return
+    print()
+    print_table(
+        ["folder", "pictures", "mean distance", "median", "largest", "of", "mean PSNR dB"],
+        [
+            [
+                each["folder"],
+                str(each["pictures"]),
+                *(f"{each[key]:.4g}" for key in ("mean_distance", "median_distance", "largest_distance")),
+                Path(each["worst"]).name,
+                f"{each['mean_psnr']:.2f}",
+            ]
+            for each in _summaries(results)
+        ],
+    )
+
+
 def run_rank(args: argparse.Namespace) -> int:
     """Nearest first; equal distances keep the order they were given in."""
-    pictures = Pictures(args.reference, args.images)
+    import torch
+
+    from ..evaluation.psnr import psnr
+
+    if args.reference.is_dir():
+        raise ValueError(f"REF must be one picture, got the folder {args.reference}; relqa select compares folders")
+    pairs = Pairs(args.reference, args.images)
     loss_fn = make_loss(args)
-    results = sorted(
-        (judge(loss_fn, pictures.reference, path, image, args.device, 0) for _, path, image in pictures),
-        key=lambda item: item.distance,
-    )
+    results = []
+    for pair, reference, image in pairs:
+        with torch.no_grad():
+            relation = relate(loss_fn, image, reference, args.device)
+            results.append(judge(pair, relation, psnr(image, reference), 0))
+    results.sort(key=lambda item: item.distance)
+    if args.csv:
+        print_csv(
+            ["rank", "image", "distance", "psnr"],
+            [[k, r.pair.image, r.distance, r.psnr] for k, r in enumerate(results, 1)],
+        )
+        return pairs.exit_code()
     if args.json:
         rows = [
-            {"rank": k, "image": str(r.path), "distance": r.distance, "psnr": r.psnr} for k, r in enumerate(results, 1)
+            {"rank": k, "image": str(r.pair.image), "distance": r.distance, "psnr": r.psnr}
+            for k, r in enumerate(results, 1)
         ]
         print_json(
             {
                 "reference": str(args.reference),
                 "weights": args.weights,
                 "ranking": rows,
-                "skipped": pictures.skipped_rows(),
+                "skipped": pairs.skipped_rows(),
             }
         )
-        return pictures.exit_code()
+        return pairs.exit_code()
     print_table(
         ["rank", "image", "distance", "PSNR dB"],
-        [[str(k), str(r.path), f"{r.distance:.4g}", f"{r.psnr:.2f}"] for k, r in enumerate(results, 1)],
+        [[str(k), str(r.pair.image), f"{r.distance:.4g}", f"{r.psnr:.2f}"] for k, r in enumerate(results, 1)],
     )
-    return pictures.exit_code()
+    return pairs.exit_code()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import Commands, command, note, print_table
+from .common import Commands, command, note, print_table, whole_files
+from .progress import Bar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,8 +183,8 @@ def draw_grid(args: argparse.Namespace) -> int:
     from ..distortions import REGIONS
     from ..distortions.availability import can_run
     from ..distortions.recipe_file import check_seed
-    from ..figures import figure_path
-    from ..figures_distortions import REGION, SEVERITIES, SIDE, check_ending, distortion_grid
+    from ..figures import check_ending, figure_path
+    from ..figures_distortions import REGION, SEVERITIES, SIDE, distortion_grid
     from ..images import read_image
     from ..validation import unknown_name
 
@@ -212,6 +210,7 @@ def draw_grid(args: argparse.Namespace) -> int:
             seed=check_seed(SEED if args.seed is None else args.seed),
             side=min(SIDE, *photo.shape[1:]) if args.side is None else args.side,
             title=args.photo.name,
+            progress=Bar("distorting"),
         )
     if left_out:
         note(f"left out, no codec here: {_codecs(left_out)}")
@@ -242,20 +241,6 @@ def chosen_distortions(families: Sequence[str] | None, names: Sequence[str] | No
     if not wanted:
         raise ValueError("--family and --names must hold at least one name, got none")
     return [one for one in BANK if one.name in wanted]
-
-
-@contextmanager
-def whole_files(folder: Path) -> Iterator[Path]:
-    """A scratch folder whose files go to ``folder`` together at the end, or not at all if something fails.
-
-    Each file is replaced in one step and JSON comes last, so that a recipe never stands beside files of another.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Inside its target: os.replace is atomic only within one file system.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-        yield Path(scratch)
-        for written in sorted(Path(scratch).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
-            os.replace(written, folder / written.name)
 
 
 def list_bank(args: argparse.Namespace) -> int:

@@ -137,7 +137,7 @@ def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[st
 
 def run(args: argparse.Namespace) -> int:
     """Train, judge, print."""
-    from ..figures_distortions import check_ending
+    from ..figures import check_ending
     from ..restoration.judging import JUDGES, compare, goal, measures, restored
     from ..restoration.restorers import LOSSES, train
 

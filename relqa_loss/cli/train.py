@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import Commands, command, note, note_skipped, print_json, write_json
+from .common import Commands, command, names, note, note_skipped, print_json, write_json
+from .progress import Bar
 
 if TYPE_CHECKING:
     from ..training.data import Photographs
@@ -40,9 +41,11 @@ def add_commands(commands: Commands) -> None:
         help="what the recipe does not tell, for the card; repeatable",
     )
     scorer.set_defaults(run=run_scorer)
-    plot = command(stages, "plot", "Training curves from the metrics log of a run.")
-    plot.add_argument("log", type=Path, metavar="RUN", help="OUT of a stage, or its metrics.jsonl")
+    plot = command(stages, "plot", "Training curves from the metrics logs of one run, or of several in one figure.")
+    plot.add_argument("logs", type=Path, metavar="RUN", nargs="+", help="OUT of a stage, or its metrics.jsonl")
     plot.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure to write (PNG, PDF or SVG)")
+    plot.add_argument("--only", metavar="A,B", type=names, help="only these numbers of the log, e.g. loss")
+    plot.add_argument("--narrow", action="store_true", help="as wide as one column of a paper (default: two)")
     plot.set_defaults(run=run_plot)
     for stage in (predictor, scorer):
         stage.add_argument("--recipe", default="cpu-small", metavar="NAME|FILE", help="bundled recipe or TOML file")
@@ -93,33 +96,29 @@ def parse_source(text: str) -> tuple[str, str]:
 
 
 class ProgressBar:
-    """Loss, throughput and time left on stderr: one line that rewrites itself, or on no terminal a line now and then.
+    """How far a run is, with its loss: a bar on a terminal; elsewhere, for logs, a line now and then.
 
     Args:
         seconds: between two lines where there is no terminal.
     """
 
-    width = 30
-
     def __init__(self, seconds: float = 30.0) -> None:
         self._seconds = seconds
         self._last = -float("inf")
+        self._bar = Bar("training")
 
     def __call__(self, progress: Progress) -> None:
         """Show where the run stands."""
+        self._bar(progress.step, progress.steps, f"{progress.stage}, loss {progress.loss:.4f}")
         finished = progress.step == progress.steps
+        if sys.stderr.isatty() or not (finished or time.monotonic() - self._last >= self._seconds):
+            return
+        self._last = time.monotonic()
         minutes, seconds = divmod(round(progress.seconds_left), 60)
-        done = self.width * progress.step // progress.steps
-        line = (
-            f"{progress.stage} [{'#' * done}{'.' * (self.width - done)}] {progress.step}/{progress.steps}  "
-            f"loss {progress.loss:.4f}  {progress.steps_per_second:.2f} steps/s  {minutes}:{seconds:02d} left"
+        note(
+            f"{progress.stage} {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+            f"{progress.steps_per_second:.2f} steps/s  {minutes}:{seconds:02d} left"
         )
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{line}" + ("\n" if finished else ""))
-            sys.stderr.flush()
-        elif finished or time.monotonic() - self._last >= self._seconds:
-            self._last = time.monotonic()
-            note(line)
 
 
 def run_predictor(args: argparse.Namespace) -> int:
@@ -245,10 +244,13 @@ def run_scorer(args: argparse.Namespace) -> int:
 
 def run_plot(args: argparse.Namespace) -> int:
     """Training curves."""
-    from ..figures import figure_path, training_curves
+    from ..figures import NARROW, WIDE, check_ending, figure_path
+    from ..figures_training import training_curves
     from ..training.loop import METRICS
 
-    log = args.log / METRICS if args.log.is_dir() else args.log
-    training_curves(log, args.out)
+    check_ending(figure_path(args.out))
+    logs = {str(log): log / METRICS if log.is_dir() else log for log in args.logs}
+    chosen = next(iter(logs.values())) if len(logs) == 1 else logs
+    training_curves(chosen, args.out, names=args.only, width=NARROW if args.narrow else WIDE)
     print(figure_path(args.out))
     return 0

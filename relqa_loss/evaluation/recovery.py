@@ -70,7 +70,12 @@ def check_steps(steps: int) -> None:
 
 
 def recover(
-    loss_fn: Loss, start: Tensor, reference: Tensor, steps: int = STEPS, learning_rate: float = LEARNING_RATE
+    loss_fn: Loss,
+    start: Tensor,
+    reference: Tensor,
+    steps: int = STEPS,
+    learning_rate: float = LEARNING_RATE,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Descend ``loss_fn(estimate, reference)`` with Adam under half a cosine; images (B, 3, H, W), clamped at the end.
 
@@ -81,6 +86,7 @@ def recover(
         reference: where it should end.
         steps: of Adam, at least 1.
         learning_rate: first step size, in units of the [0, 1] range.
+        progress: called with (done, all) after each step.
 
     Raises:
         ValueError: fewer than one step.
@@ -89,11 +95,13 @@ def recover(
     estimate = start.clone().requires_grad_(True)
     optimiser = torch.optim.Adam([estimate], lr=learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(steps):
+    for done in range(1, steps + 1):
         optimiser.zero_grad(set_to_none=True)
         loss_fn(estimate, reference).sum().backward()
         optimiser.step()
         schedule.step()
+        if progress is not None:
+            progress(done, steps)
     return estimate.detach().clamp(0, 1)
 
 
