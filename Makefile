@@ -2,6 +2,8 @@
 #   make demo                     figures in out/demo, on the bundled photographs
 #   make test                     the whole test suite
 #   make check                    lint, format, types, import rules
+#   make docs                     the documentation's pages in out/docs; a broken link is an error
+#   make test-wheel               wheel and sdist, installed into an empty environment
 #   make benchmark DATA=folder    engine figures on a folder of photographs
 # PYTHON=python3.12 picks the interpreter that makes .venv.
 
@@ -10,7 +12,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check benchmark clean
+.PHONY: demo test check docs test-wheel benchmark clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed-figures
@@ -31,6 +33,15 @@ check: $(VENV)/installed-dev
 	@echo "check: import rules"
 	@$(BIN)/python -m pytest --quiet tests/test_imports.py
 
+docs: $(VENV)/installed-docs
+	@echo "docs: building the pages into out/docs"
+	@$(BIN)/mkdocs build --quiet --strict
+	@echo "docs: open out/docs/index.html"
+
+test-wheel: $(VENV)/installed-dev
+	@echo "test-wheel: building, and installing with every dependency into an empty environment (some minutes)"
+	@$(BIN)/python -m pytest --quiet tests/test_wheel.py --empty-environment
+
 benchmark: $(VENV)/installed-dev
 	@test -n "$(DATA)" || { echo "make benchmark needs DATA=folder of photographs"; exit 2; }
 	@echo "benchmark: engine figures on $(DATA)"
@@ -49,6 +60,11 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	@echo "set-up: pip install -e .[dev] (some minutes the first time)"
 	@$(PIP) -e ".[dev]"
 	@touch $(VENV)/installed-figures $@
+
+$(VENV)/installed-docs: pyproject.toml | $(BIN)/python
+	@echo "set-up: pip install -e .[docs] (some minutes the first time)"
+	@$(PIP) -e ".[docs]"
+	@touch $@
 
 clean:
 	@echo "clean: removing .venv, out and caches"
