@@ -35,7 +35,7 @@ check: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-docs
 	@echo "docs: building the pages into out/docs"
-	@$(BIN)/mkdocs build --quiet --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "docs: open out/docs/index.html"
 
 test-wheel: $(VENV)/installed-dev

@@ -21,6 +21,14 @@ CANDIDATE = "RELQA_TEST_WEIGHTS"
 """Environment variable: a weights folder to be tested in place of the bundled weights, e.g. before a release."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--empty-environment",
+        action="store_true",
+        help="tests/test_wheel.py: install every dependency of the wheel anew, from the package index",
+    )
+
+
 def pytest_report_header() -> str:
     folder = os.environ.get(CANDIDATE)
     return "weights under test: " + (f"{folder} ({CANDIDATE} is set)" if folder else "the bundled ones")

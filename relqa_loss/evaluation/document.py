@@ -80,9 +80,9 @@ def summary(results: Mapping[str, Report]) -> str:
         )
     lines.append(
         f"- Forward and backward pass at {_shape(setup['shape'])}, {setup['precision']}, {setup['threads']} CPU "
-        f"threads: {rival['ratio']:.2f} of the time of the LPIPS-AlexNet architecture, {rival['memory_ratio']:.1f} times "
-        f"its memory; {ours['ms']:.0f} ms, {engine['parameters'] / 1e6:.2f} M parameters, "
-        f"{engine['weight_bytes'] / 1e6:.1f} MB."
+        f"threads: {rival['ratio']:.2f} of the time of the LPIPS-AlexNet architecture, "
+        f"{rival['memory_ratio']:.1f} times its memory; {ours['ms']:.0f} ms, "
+        f"{engine['parameters'] / 1e6:.2f} M parameters, {engine['weight_bytes'] / 1e6:.1f} MB."
     )
     return "\n".join(lines)
 
