@@ -159,8 +159,8 @@ def speed(report: Report) -> str:
     setup = report["setup"]
     return (
         f"{_shape(setup['shape'])}, {setup['precision']}, {setup['device']}, {setup['threads']} threads, "
-        f"torch {setup['torch']}, {setup['repeats']} interleaved repeats; *time ratio* and *memory ratio* are ours "
-        "divided by the other's.\n\n"
+        f"torch {setup['torch']}, {setup['repeats']} interleaved repeats{_allocator(setup)}; "
+        "*time ratio* and *memory ratio* are ours divided by the other's.\n\n"
         + table(("loss", "median time", "peak memory", "time ratio (spread)", "memory ratio"), rows)
         + "\n\n"
         + table(("figure", "target", "measured", ""), wanted)
@@ -177,8 +177,8 @@ def growth(report: Report) -> str:
         rows.append([f"{point['side']}", pixels, f"{point['ms']:.0f} ms", factor, f"{point['peak_mib']:.0f} MiB"])
     setup = report["setup"]
     return (
-        f"{setup['precision']}, {setup['device']}, {setup['threads']} threads, {setup['repeats']} repeats; the "
-        f"exponent in pixels over all sizes is {report['side']['time_exponent']:.2f} for time and "
+        f"{setup['precision']}, {setup['device']}, {setup['threads']} threads, {setup['repeats']} "
+        f"repeats{_allocator(setup)}; the exponent in pixels over all sizes is {report['side']['time_exponent']:.2f} for time and "
         f"{report['side']['memory_exponent']:.2f} for memory.\n\n"
         + table(("side", "times the pixels", "median time", "times as long", "peak memory"), rows)
     )
@@ -226,6 +226,11 @@ def _short(found: Sequence[Verdict]) -> str:
 
 def _lower_first(title: str) -> str:
     return title[0].lower() + title[1:]
+
+
+def _allocator(setup: Report) -> str:
+    """Settings of the C library's allocator that the run had, where it had any."""
+    return f", with `{setup['allocator']}`" if setup.get("allocator") else ""
 
 
 def _shape(shape: Sequence[int]) -> str:
