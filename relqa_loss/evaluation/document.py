@@ -178,8 +178,8 @@ def growth(report: Report) -> str:
     setup = report["setup"]
     return (
         f"{setup['precision']}, {setup['device']}, {setup['threads']} threads, {setup['repeats']} "
-        f"repeats{_allocator(setup)}; the exponent in pixels over all sizes is {report['side']['time_exponent']:.2f} for time and "
-        f"{report['side']['memory_exponent']:.2f} for memory.\n\n"
+        f"repeats{_allocator(setup)}; the exponent in pixels over all sizes is {report['side']['time_exponent']:.2f} "
+        f"for time and {report['side']['memory_exponent']:.2f} for memory.\n\n"
         + table(("side", "times the pixels", "median time", "times as long", "peak memory"), rows)
     )
 
