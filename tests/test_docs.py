@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_hub import TOKEN, FakeHub
 from torch import nn
 
 from relqa_loss import RelationalLoss, distort
@@ -110,7 +111,10 @@ def shared_names(make_photos, loss_fn: RelationalLoss) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_python_of_a_page_runs_from_top_to_bottom(page: Path, folder: Path, shared_names, loss_fn) -> None:
+def test_the_python_of_a_page_runs_from_top_to_bottom(
+    page: Path, folder: Path, shared_names, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
     if page.name == "human-agreement.md":
         pytest.importorskip("scipy")
         from relqa_loss.evaluation.mos_mapping import MOSMapping
