@@ -3,6 +3,8 @@
 #   make test                     the test suite, but for the frameworks and the browser
 #   make test-integrations        the rest: each framework for real, and the browser where there is one
 #   make check                    lint, format, types, import rules
+#   make docs                     the documentation's pages in out/docs; a broken link is an error
+#   make test-wheel               wheel and sdist, installed into an empty environment
 #   make benchmark DATA=folder    engine figures on a folder of photographs
 # PYTHON=python3.12 picks the interpreter that makes .venv.
 
@@ -11,7 +13,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-integrations check benchmark clean
+.PHONY: demo test test-integrations check docs test-wheel benchmark clean
 .DEFAULT_GOAL := test
 
 demo: $(VENV)/installed-figures
@@ -36,6 +38,15 @@ check: $(VENV)/installed-dev
 	@echo "check: import rules"
 	@$(BIN)/python -m pytest --quiet tests/test_imports.py
 
+docs: $(VENV)/installed-docs
+	@echo "docs: building the pages into out/docs"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "docs: open out/docs/index.html"
+
+test-wheel: $(VENV)/installed-dev
+	@echo "test-wheel: building, and installing with every dependency into an empty environment (some minutes)"
+	@$(BIN)/python -m pytest --quiet tests/test_wheel.py --empty-environment
+
 benchmark: $(VENV)/installed-dev
 	@test -n "$(DATA)" || { echo "make benchmark needs DATA=folder of photographs"; exit 2; }
 	@echo "benchmark: engine figures on $(DATA)"
@@ -58,6 +69,11 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 $(VENV)/installed-integrations: $(VENV)/installed-dev
 	@echo "set-up: pip install -e .[dev,integrations] (some minutes the first time)"
 	@$(PIP) -e ".[dev,integrations]"
+	@touch $@
+
+$(VENV)/installed-docs: pyproject.toml | $(BIN)/python
+	@echo "set-up: pip install -e .[docs] (some minutes the first time)"
+	@$(PIP) -e ".[docs]"
 	@touch $@
 
 clean:

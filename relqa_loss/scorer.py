@@ -163,7 +163,7 @@ class RelationalScorer(nn.Module):
     def densities(self, pair: PairFeatures) -> Tensor:
         """Density of each axis (B, len(AXES), H' / 4, W' / 4) >= 0 over the padded picture, float32 at least."""
         density = F.avg_pool2d(_mixed(pair.energy, self.fine), 2)
-        for level, (term, even) in enumerate(zip(self.levels, pair.even, strict=True), start=1):
+        for level, (term, even) in enumerate(zip(self.levels, pair.even, strict=True), 1):
             at_level = term(pair.difference[level], even)
             density = density + F.interpolate(at_level, scale_factor=float(2 ** (level - 1)), mode="nearest")
         strength = at_least_float32(self.attribution(pair.odd[0])).square() + SMALLEST_SHARE

@@ -3,13 +3,15 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants as client
 import pytest
 import torch
 import torch.nn.functional as F
+from fake_hub import FakeHub, serving
 from torch import Tensor
 
 from relqa_loss import RelationalLoss
@@ -22,6 +24,14 @@ collect_ignore = ["integrations"]
 
 CANDIDATE = "RELQA_TEST_WEIGHTS"
 """Environment variable: a weights folder to be tested in place of the bundled weights, e.g. before a release."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--empty-environment",
+        action="store_true",
+        help="tests/test_wheel.py: install every dependency of the wheel anew, from the package index",
+    )
 
 
 def pytest_report_header() -> str:
@@ -83,6 +93,26 @@ def make_pair() -> PairMaker:
 @pytest.fixture
 def photos() -> Tensor:
     return photo_like(2, 64, 96)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """The stand-in, with the client of this process turned to it: it has read its environment long ago."""
+    with serving() as hub:
+        monkeypatch.setattr(client, "ENDPOINT", hub.endpoint)
+        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(client, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(client, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(client, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        # The storage behind hf_xet speaks a protocol of its own, which the stand-in does not.
+        monkeypatch.setattr(client, "HF_HUB_DISABLE_XET", True, raising=False)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield hub
 
 
 def photo_like(

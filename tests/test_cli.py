@@ -45,6 +45,7 @@ COMMANDS = [
     ["benchmark", "selection"],
     ["benchmark", "targets"],
     ["benchmark", "card"],
+    ["benchmark", "document"],
     ["demo"],
     ["info"],
 ]

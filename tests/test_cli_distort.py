@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from relqa_loss import markdown
 from relqa_loss.cli import main
 from relqa_loss.cli.distort import whole_files
 from relqa_loss.distortions import (
@@ -26,7 +27,7 @@ from relqa_loss.relation import AXES
 
 pytest.importorskip("PIL")
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "distortions.md"
+DOCUMENT = Path(__file__).parents[1] / "docs" / "bank.md"
 
 
 @pytest.fixture
@@ -330,12 +331,13 @@ def test_list_can_be_narrowed(capsys):
 
 def test_the_documents_tables_are_those_of_the_bank():
     text = DOCUMENT.read_text(encoding="utf-8")
-    assert catalogue.fill(text) == text, "run: relqa distort --list --markdown --out docs/distortions.md"
+    made = markdown.fill(text, catalogue.tables(), catalogue.COMMAND)
+    assert made == text, "run: relqa distort --list --markdown --out docs/bank.md"
 
 
 def test_tables_are_written_into_their_places(capsys, tmp_path):
-    begin, end = catalogue.marks("bank")
-    other = "\n".join(catalogue.marks("coverage"))
+    begin, end = markdown.marks("bank", catalogue.COMMAND)
+    other = "\n".join(markdown.marks("coverage", catalogue.COMMAND))
     document = tmp_path / "d.md"
     document.write_text(f"before\n{begin}\nold\n{end}\nbetween\n{other}\nafter\n")
     code, out, _ = run(capsys, "distort", "--list", "--markdown", "--out", document)
@@ -367,38 +369,3 @@ def test_the_databases_are_covered_by_operators_that_exist():
         assert all(one.operators or one.note for one in types)
         for name in (name for one in types for name in one.operators):
             assert by_name(name).name == name
-
-
-def test_the_documents_code_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
-    scope: dict[str, object] = {}
-    for block in blocks:
-        exec(compile(block, str(DOCUMENT), "exec"), scope)
-    assert len(blocks) >= 7 and {"triplet", "tier", "foggy", "patch"} <= scope.keys()
-
-
-def test_the_documents_links_lead_somewhere():
-    text = DOCUMENT.read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
-    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
-
-
-def test_the_documents_commands_parse(capsys, files, monkeypatch):
-    pytest.importorskip("matplotlib")
-    monkeypatch.chdir(files)
-    commands = re.findall(r"^relqa (distort [^#\n]+)", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert len(commands) >= 4
-    for command in commands:
-        words = command.replace("PHOTO", "a.png").replace("DIR", "out").split()
-        if "--grid" in words:
-            words += ["--side", "16", *([] if "--family" in words else ["--names", "jpeg"])]
-        assert run(capsys, *words)[0] == 0, command
-
-
-def test_the_recipe_by_hand_in_the_document_is_one(tmp_path):
-    (text,) = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
-    (tmp_path / "r.json").write_text(text)
-    components, _ = recipe_file.read_recipe(tmp_path / "r.json")
-    assert [one.name for one in components] == ["motion_blur", "jpeg"] and components[1].region == "whole"

@@ -10,7 +10,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,26 +30,6 @@ NAME = "me/mine"
 @pytest.fixture(scope="module")
 def saved(loss_fn: RelationalLoss, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return loss_fn.save_pretrained(tmp_path_factory.mktemp("hub") / "weights")
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """The stand-in, with the client of this process turned to it: it has read its environment long ago."""
-    with serving() as hub:
-        monkeypatch.setattr(client, "ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(client, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(client, "HF_HUB_CACHE", str(cache))
-        monkeypatch.setattr(client, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        # The storage behind hf_xet speaks a protocol of its own, which the stand-in does not.
-        monkeypatch.setattr(client, "HF_HUB_DISABLE_XET", True, raising=False)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        yield hub
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "prepared",
         "spatial_weights",
         "hub",
+        "markdown",
     ),
     ("predictor", "scorer", "weights"),
     ("losses", "tiles", "weighted", "distortions"),

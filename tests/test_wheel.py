@@ -1,4 +1,4 @@
-"""What users get: the built wheel, in an environment of its own, without extras and without a network."""
+"""What users get: wheel and sdist, and the wheel in an environment of its own, without extras and without a network."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -63,33 +64,74 @@ print("loss", loss.item())
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, repository)
-    (built,) = folder.glob("*.whl")
-    return built
+TYPED = """
+from torch import Tensor, nn
+
+from relqa_loss import (
+    CheckpointSelector, DistortionEngine, Relation, RelationalLoss, SpatiallyWeightedLoss, Triplet, distort
+)
+
+
+def step(pred: Tensor, ref: Tensor) -> Tensor:
+    loss_fn = RelationalLoss(axis_weights={"blur": 2.0}, data_range=(-1, 1))
+    relation: Relation = loss_fn.relate(pred, ref)
+    names: list[str | None] = relation.dominant()
+    weighted = SpatiallyWeightedLoss(nn.L1Loss(reduction="none"), loss_fn, axes=("blur",))
+    jpeg: Tensor = distort(ref, "jpeg", 0.5)
+    verdict = CheckpointSelector([ref[0]], loss_fn).update([jpeg[0]], tag=1)
+    print(names, verdict.decision.upper(), weighted(pred, ref))
+    return loss_fn.forward(pred, loss_fn.prepare(ref))
+
+
+def rendered(engine: DistortionEngine, triplet: Triplet) -> Tensor:
+    engine.reconder  # a slip
+    return engine.render(triplet.reference, triplet.recipe).distorted
+"""
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel, which finds the dependencies where this interpreter has them."""
+def built(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the sdist and the wheel that is built from it, as releases are."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, repository)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (found,) = built.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def sdist(built: Path) -> Path:
+    (found,) = built.glob("*.tar.gz")
+    return found
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the wheel: truly empty before if asked for, else with borrowed dependencies."""
     folder = tmp_path_factory.mktemp("environment")
     run(sys.executable, "-m", "venv", "--without-pip", folder)
     python = folder / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
-    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel)
     (site_packages,) = folder.glob("lib/python*/site-packages")
+    if request.config.getoption("empty_environment"):
+        run(*pip, "install", "--quiet", "--no-cache-dir", wheel, timeout=3600)
+    else:
+        run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel)
+        # Paths come after the environment's own, and .pth files that lie there (editable installs) are not read.
+        borrowed = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
+        (site_packages / "borrowed.pth").write_text("\n".join([*borrowed, ""]))
     (site_packages / "guard.py").write_text(GUARD)
-    # The paths come after the environment's own, and .pth files that lie there (editable installs) are not read.
-    borrowed = dict.fromkeys(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
-    (site_packages / "borrowed.pth").write_text("\n".join([*borrowed, "import guard", ""]))
+    (site_packages / "guard.pth").write_text("import guard\n")
     return folder
 
 
-def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 300) -> str:
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
+        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -124,6 +166,36 @@ def test_the_wheel_holds_the_package_and_its_weights_and_nothing_else(wheel: Pat
     assert any(name.endswith("licenses/LICENSE") for name in metadata)
 
 
+def files_in(archive: Path) -> dict[str, bytes]:
+    """Content by name; of an sdist without its top folder."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as opened:
+            return {name: opened.read(name) for name in opened.namelist()}
+    with tarfile.open(archive) as packed:
+        members = {member.name.partition("/")[2]: packed.extractfile(member) for member in packed.getmembers()}
+        return {name: stream.read() for name, stream in members.items() if stream is not None}
+
+
+def test_the_wheel_of_the_sdist_is_that_of_the_checkout(wheel: Path, repository: Path, tmp_path: Path) -> None:
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, repository)
+    (direct,) = tmp_path.glob("*.whl")
+    assert files_in(direct) == files_in(wheel)
+
+
+def test_the_sdist_holds_what_the_tests_and_pages_need_and_nothing_private(sdist: Path, repository: Path) -> None:
+    names = set(files_in(sdist))
+    outside = {name for name in names - {"PKG-INFO"} if not (repository / name).is_file()}
+    assert not outside
+    tops = {PurePosixPath(name).parts[0] for name in names}
+    folders = {"relqa_loss", "weights", "tests", "examples", "benchmarks", "docs"}
+    files = {"Makefile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "PKG-INFO", "pyproject.toml"}
+    assert tops == folders | files | {"mkdocs.yml", ".gitignore", ".pre-commit-config.yaml"}
+    wrong = {name for name in names if name.endswith((".pyc", ".pt", ".pth", ".ckpt", ".log", ".whl"))}
+    assert not wrong and "__pycache__" not in " ".join(names)
+    assert {"tests/test_wheel.py", "docs/start.md", "weights/relqa-v1/predictor.safetensors"} <= names
+    assert sdist.stat().st_size < 20e6
+
+
 def test_the_wheel_carries_the_version_of_the_package(wheel: Path) -> None:
     assert wheel.name.startswith(f"relqa_loss-{relqa_loss.__version__}-")
 
@@ -141,3 +213,20 @@ def test_the_loss_works_from_the_wheel_without_extras_and_network(environment: P
 
 def test_the_command_line_helps_without_extras(environment: Path, tmp_path: Path) -> None:
     assert "usage: relqa" in run(environment / "bin" / "relqa", "--help", cwd=tmp_path, env=bare(tmp_path))
+
+
+def test_a_users_code_is_typed_against_the_wheel(environment: Path, tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    (tmp_path / "typed.py").write_text(TYPED)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--python-executable", environment / "bin" / "python", "typed.py"],
+        cwd=tmp_path,
+        env=bare(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    slip = TYPED[: TYPED.index("reconder")].count("\n") + 1
+    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert len(errors) == 1 and errors[0].startswith(f"typed.py:{slip}: error:"), done.stdout + done.stderr
+    assert "reconder" in errors[0] and "import-untyped" not in done.stdout

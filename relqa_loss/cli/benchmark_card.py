@@ -1,4 +1,4 @@
-"""``relqa benchmark targets`` and ``card``: what was measured beside what was wanted, and the card that says so."""
+"""``relqa benchmark targets``, ``card`` and ``document``: measured figures beside what was wanted, and who says so."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from .common import Commands, command, note, note_skipped, print_table
+from .distort import whole_files
 from .train import parse_source
 
 
 def add_card(kinds: Commands) -> None:
-    """Register ``targets`` and ``card`` among the kinds of ``benchmark``."""
+    """Register ``targets``, ``card`` and ``document`` among the kinds of ``benchmark``."""
     targets = command(kinds, "targets", "The engine figures of a JSON file beside their targets.")
     targets.add_argument("--json", required=True, type=Path, metavar="FILE", help="what benchmark engine --json wrote")
     targets.set_defaults(run=run_targets)
@@ -46,6 +47,16 @@ def add_card(kinds: Commands) -> None:
     )
     card.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
     card.set_defaults(run=run_card)
+    document = command(kinds, "document", "Write the measured figures into their marked places in Markdown files.")
+    document.add_argument("files", type=Path, nargs="+", metavar="FILE.md", help="e.g. README.md docs/figures.md")
+    document.add_argument(
+        "--results",
+        type=Path,
+        default=Path("benchmarks/results"),
+        metavar="DIR",
+        help="folder of the benchmarks' JSON (default: benchmarks/results)",
+    )
+    document.set_defaults(run=run_document)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -109,6 +120,20 @@ def run_card(args: argparse.Namespace) -> int:
     )
     weights.save_card(args.folder, text, figure)
     note(f"written: {old}")
+    return 0
+
+
+def run_document(args: argparse.Namespace) -> int:
+    """The documents, all or none of them."""
+    from ..evaluation import document
+    from ..markdown import fill
+
+    parts = document.parts({stem: read_json(args.results / f"{stem}.json") for stem in document.RESULTS})
+    texts = {path: fill(path.read_text(encoding="utf-8"), parts, document.COMMAND) for path in args.files}
+    for path, text in texts.items():
+        with whole_files(path.parent) as scratch:
+            (scratch / path.name).write_text(text, encoding="utf-8")
+        print(path)
     return 0
 
 

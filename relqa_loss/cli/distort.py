@@ -246,7 +246,8 @@ def chosen_distortions(families: Sequence[str] | None, names: Sequence[str] | No
 def list_bank(args: argparse.Namespace) -> int:
     """Names, families and effects; or the tables of the documentation."""
     from ..distortions import REGIONS
-    from ..distortions.catalogue import bank_markdown, coverage_markdown, fill
+    from ..distortions.catalogue import COMMAND, bank_markdown, coverage_markdown, tables
+    from ..markdown import fill
 
     chosen = chosen_distortions(args.family, args.names)
     if args.markdown:
@@ -256,7 +257,7 @@ def list_bank(args: argparse.Namespace) -> int:
             return 0
         if args.family is not None or args.names is not None:
             raise ValueError("--family, --names: not with --out, the documentation shows the whole bank")
-        text = fill(args.out.read_text(encoding="utf-8"))
+        text = fill(args.out.read_text(encoding="utf-8"), tables(), COMMAND)
         with whole_files(args.out.parent) as scratch:
             (scratch / args.out.name).write_text(text, encoding="utf-8")
         print(args.out)

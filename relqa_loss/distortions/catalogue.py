@@ -1,4 +1,4 @@
-"""The bank and its coverage as Markdown tables: what ``docs/distortions.md`` shows, made from the records."""
+"""The bank and its coverage as Markdown tables: what ``docs/bank.md`` shows, made from the records."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 import torch
 
+from ..markdown import table
 from .bank import BANK
 from .coverage import DATABASES, NOT_SIMULATED
 from .record import Distortion
 
-TABLES = ("bank", "coverage")
-"""Tables of the documentation, each between its two :func:`marks`."""
+COMMAND = "relqa distort --list --markdown"
+"""What makes :func:`tables`, as the documentation names it."""
 
 _ENDS = (0.1, 1.0)
 
@@ -65,7 +66,7 @@ def bank_markdown(distortions: Sequence[Distortion] = BANK) -> str:
             )
             for one in members
         ]
-        parts += [f"### {family}", _table((*header, "source"), rows)]
+        parts += [f"### {family}", table((*header, "source"), rows)]
     return "\n\n".join(parts)
 
 
@@ -77,41 +78,16 @@ def coverage_markdown() -> str:
             (str(one.number), one.title, ", ".join(f"`{name}`" for name in one.operators) or "none", one.note)
             for one in types
         ]
-        parts += [f"### {database}", _table(("no.", "type", "operators", "remark"), rows)]
+        parts += [f"### {database}", table(("no.", "type", "operators", "remark"), rows)]
     return "\n\n".join(parts)
 
 
-def marks(table: str) -> tuple[str, str]:
-    """The lines between which a table of ``TABLES`` stands in a document."""
-    return f"<!-- {table}: begin, made by relqa distort --list --markdown -->", f"<!-- {table}: end -->"
-
-
-def fill(document: str) -> str:
-    """A document with its tables made anew.
-
-    Args:
-        document: Markdown text with the two marks of each table of ``TABLES``.
-
-    Raises:
-        ValueError: a table has no place in the document, or more than one.
-    """
-    made = {"bank": bank_markdown(), "coverage": coverage_markdown()}
-    for table in TABLES:
-        begin, end = marks(table)
-        if document.count(begin) != 1 or document.count(end) != 1 or document.index(begin) > document.index(end):
-            raise ValueError(f"the document must hold {begin!r} and then {end!r}, once each")
-        before, _, rest = document.partition(begin)
-        after = rest.partition(end)[2]
-        document = f"{before}{begin}\n\n{made[table]}\n\n{end}{after}"
-    return document
+def tables() -> dict[str, str]:
+    """The parts of the documentation, by name; see :func:`relqa_loss.markdown.fill`."""
+    return {"bank": bank_markdown(), "coverage": coverage_markdown()}
 
 
 def _plain(text: str) -> str:
     """Text that stands in a cell: single back-ticks, no bars, no reStructuredText roles."""
     text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text)
     return text.replace("``", "`").replace("|", "\\|").replace("\n", " ")
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,246 @@
+"""Measured figures as parts of the documentation: each number stands in the JSON of a benchmark, none is typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..markdown import table
+from . import card_sections
+from .human_distances import OURS
+from .jury_figures import JURY, PANEL_CONSENSUS
+from .recovery import START
+from .speed import OURS as LOSS_KEY
+from .speed import TARGETS as SPEED_TARGETS
+from .targets import LINE_TARGETS, RECOVERY_TARGETS, SHORT, Verdict, verdicts
+
+COMMAND = "relqa benchmark document"
+"""What makes :func:`parts`, as the documentation names it."""
+
+RESULTS = ("engine", "held-out", "jury", "recovery", "line", "speed", "growth", "severity", "tiers", "throughput")
+"""Stems of the JSON files that the parts are made of; what made each stands in ``benchmarks/README.md``."""
+
+Report = Mapping[str, Any]
+
+
+def parts(results: Mapping[str, Report]) -> dict[str, str]:
+    """The parts of the documentation by name; see :func:`relqa_loss.markdown.fill`.
+
+    Args:
+        results: one report for each stem of ``RESULTS``.
+
+    Raises:
+        KeyError: a report is missing or lacks a figure.
+    """
+    engine = results["engine"]
+    jury = results["jury"] if _same_weights(results["jury"]["setup"], engine) else None
+    return {
+        "summary": summary(results),
+        "engine": "\n".join(
+            [
+                card_sections.figures(engine),
+                card_sections.held_out(results["held-out"], engine["weights_sha256"]),
+                card_sections.agreement(engine, jury, []),
+                card_sections.cannot_see(engine),
+            ]
+        ).rstrip(),
+        "recovery": recovery(results["recovery"], engine),
+        "line": line(results["line"], engine),
+        "speed": speed(results["speed"]),
+        "growth": growth(results["growth"]),
+        "bank-order": bank_order(results["severity"], results["tiers"]),
+        "throughput": throughput(results["throughput"]),
+    }
+
+
+def summary(results: Mapping[str, Report]) -> str:
+    """A few lines for readers in a hurry: what is reached, and all that is short of its target."""
+    engine, jury, contenders = results["engine"], results["jury"], results["speed"]["contenders"]
+    found = {one.target.figure.path: one for one in verdicts(engine)}
+
+    def measured(*path: str) -> str:
+        figure = found[path].target.figure
+        return figure.text(figure.measured(engine))
+
+    rival, ours = contenders["lpips_alexnet"], contenders[LOSS_KEY]
+    setup = results["speed"]["setup"]
+    lines = [
+        f"- On {engine['photographs']} photographs that no training saw and {len(engine['per_operator'])} distortions: "
+        f"strongest map on the right axis {measured('axis_accuracy')}, right direction of tone "
+        f"{measured('sign_accuracy', 'tone')}, localisation {measured('localisation_auc')} (ROC-AUC), rising severity "
+        f"ordered right {measured('ladder_accuracy')}.",
+        f"- **Short of target:** {_short([*verdicts(engine), *_speed_verdicts(results['speed'])])}.",
+    ]
+    if _same_weights(jury["setup"], engine):
+        pooled = jury["spearman"]["pooled"][JURY]
+        lines.append(
+            f"- Agreement with a jury of human-calibrated metrics {pooled[OURS]['value']:.3f} (Spearman); the panel of "
+            f"closed-form metrics that training leans on reaches {pooled[PANEL_CONSENSUS]['value']:.3f}. Agreement "
+            "with people has not been measured."
+        )
+    lines.append(
+        f"- Forward and backward pass at {_shape(setup['shape'])}, {setup['precision']}, {setup['threads']} CPU "
+        f"threads: {rival['ratio']:.2f} of the time of the LPIPS-AlexNet architecture, "
+        f"{rival['memory_ratio']:.1f} times its memory; {ours['ms']:.0f} ms, "
+        f"{engine['parameters'] / 1e6:.2f} M parameters, {engine['weight_bytes'] / 1e6:.1f} MB."
+    )
+    return "\n".join(lines)
+
+
+def recovery(report: Report, engine: Report) -> str:
+    """What descending the loss alone brings back."""
+    rows, others = [], [name for name in next(iter(report["psnr"].values())) if name not in (START, OURS)]
+    for one in verdicts(report, RECOVERY_TARGETS):
+        start = one.target.figure.path[1]
+        psnr, lowest = report["psnr"][start], report["lowest_psnr"][start]
+        rows.append(
+            [
+                start,
+                f"{psnr[START]:.1f} dB",
+                f"{psnr[OURS]:.1f} dB",
+                f"{lowest[OURS]:.1f} dB",
+                one.target.goal_text(),
+                one.verdict,
+                f"{report['grain'][start][OURS]:.1f}",
+                f"{report['checkerboard_steps'][start][OURS]:.2f}",
+                *(f"{psnr[name]:.1f} dB" for name in others),
+            ]
+        )
+    height, width = report["size"]
+    header = (
+        "from",
+        "before",
+        "after",
+        "worst picture",
+        "target",
+        "",
+        "grain",
+        "checkerboard",
+        *(f"after, {name}" for name in others),
+    )
+    return (
+        f"{report['pictures']} pictures of {height}x{width}, Adam, {report['steps']} steps"
+        f"{_remark(report, engine)}:\n\n{table(header, rows)}"
+    )
+
+
+def line(report: Report, engine: Report) -> str:
+    """Whether the distance rises all the way to a degraded copy."""
+    (found,) = verdicts(report, LINE_TARGETS)
+    worst = report["worst"]
+    text = (
+        f"The distance never falls for {found.target.figure.text(found.measured)} of {report['pairs']} pairs (target "
+        f"{found.target.goal_text()}), on {report['photographs']} photographs, crops of {report['crop']} pixels"
+        f"{_remark(report, engine)}."
+    )
+    if worst is not None:
+        text += (
+            f" The worst fall is {worst['fall']:.3f} of the larger distance, with `{worst['operator']}` at severity "
+            f"{worst['severity']:g}."
+        )
+    return text
+
+
+def speed(report: Report) -> str:
+    """Time and memory beside other losses."""
+    rows = [
+        [
+            one["title"],
+            f"{one['ms']:.0f} ms",
+            f"{one['peak_mib']:.0f} MiB",
+            ""
+            if key == LOSS_KEY
+            else f"{one['ratio']:.3f} ({one['ratio_spread'][0]:.3f} to {one['ratio_spread'][1]:.3f})",
+            "" if key == LOSS_KEY else f"{one['memory_ratio']:.3f}",
+        ]
+        for key, one in sorted(report["contenders"].items(), key=lambda item: item[1]["ms"])
+    ]
+    wanted = [[*one.cells()] for one in _speed_verdicts(report)]
+    setup = report["setup"]
+    return (
+        f"{_shape(setup['shape'])}, {setup['precision']}, {setup['device']}, {setup['threads']} threads, "
+        f"torch {setup['torch']}, {setup['repeats']} interleaved repeats{_allocator(setup)}; "
+        "*time ratio* and *memory ratio* are ours divided by the other's.\n\n"
+        + table(("loss", "median time", "peak memory", "time ratio (spread)", "memory ratio"), rows)
+        + "\n\n"
+        + table(("figure", "target", "measured", ""), wanted)
+    )
+
+
+def growth(report: Report) -> str:
+    """Time and memory over sizes at batch 1."""
+    points: Sequence[Report] = report["side"]["points"]
+    rows = []
+    for before, point in zip([None, *points[:-1]], points, strict=True):
+        factor = "" if before is None else f"{point['ms'] / before['ms']:.1f}"
+        pixels = "" if before is None else f"{point['pixels'] / before['pixels']:.1f}"
+        rows.append([f"{point['side']}", pixels, f"{point['ms']:.0f} ms", factor, f"{point['peak_mib']:.0f} MiB"])
+    setup = report["setup"]
+    return (
+        f"{setup['precision']}, {setup['device']}, {setup['threads']} threads, {setup['repeats']} "
+        f"repeats{_allocator(setup)}; the exponent in pixels over all sizes is {report['side']['time_exponent']:.2f} "
+        f"for time and {report['side']['memory_exponent']:.2f} for memory.\n\n"
+        + table(("side", "times the pixels", "median time", "times as long", "peak memory"), rows)
+    )
+
+
+def bank_order(severity: Report, tiers: Report) -> str:
+    """Whether stronger looks worse, and whether equal severity looks equal."""
+    before, after = (severity["spread"][when]["mean_sd"] for when in ("before", "after"))
+    return (
+        f"- {severity['monotone']:,} of {severity['steps']:,} steps of severity look worse to a panel of "
+        f"{len(severity['panel'])} closed-form metrics, on {len(severity['photographs'])} photographs that the "
+        "calibration did not see.\n"
+        f"- Calibration brings the spread of visibility between operators at equal severity from {before:.3f} to "
+        f"{after:.3f} (standard deviation, mean over severities).\n"
+        f"- {tiers['contradicted']} of {tiers['pairs']:,} pairs that are ordered by construction are contradicted by a "
+        f"unanimous panel, on {len(tiers['photographs'])} photographs."
+    )
+
+
+def throughput(report: Report) -> str:
+    """Pictures a second of the engine."""
+    setup, engine = report["setup"], report["engine"]
+    side = setup["size"]
+    return (
+        f"Triplets of {side}x{side} with maps, real codecs included: {engine['triplets']:.0f} a second called "
+        f"directly on {setup['threads']} CPU threads, {engine['triplets_loader']:.0f} through a `DataLoader` with "
+        f"{setup['workers']} workers."
+    )
+
+
+def _speed_verdicts(report: Report) -> list[Verdict]:
+    return verdicts(report["contenders"], SPEED_TARGETS)
+
+
+def _short(found: Sequence[Verdict]) -> str:
+    """All figures that are short of their target, with both numbers."""
+    texts = [
+        f"{_lower_first(one.target.figure.title)} {one.target.figure.text(one.measured)} "
+        f"(wanted {one.target.goal_text()})"
+        for one in found
+        if one.verdict == SHORT
+    ]
+    return "; ".join(texts) if texts else "none"
+
+
+def _lower_first(title: str) -> str:
+    return title[0].lower() + title[1:]
+
+
+def _allocator(setup: Report) -> str:
+    """Settings of the C library's allocator that the run had, where it had any."""
+    return f", with `{setup['allocator']}`" if setup.get("allocator") else ""
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _same_weights(report: Report, engine: Report) -> bool:
+    return bool(report["weights_sha256"] == engine["weights_sha256"])
+
+
+def _remark(report: Report, engine: Report) -> str:
+    """Says so where a report is of other weights than the engine figures."""
+    return "" if _same_weights(report, engine) else ", with earlier weights than those of this release"

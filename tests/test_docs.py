@@ -1,0 +1,272 @@
+"""README and documentation: code runs, commands exist, links lead somewhere, figures are the measured ones."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from fake_hub import TOKEN, FakeHub
+from torch import nn
+
+from relqa_loss import RelationalLoss, distort
+from relqa_loss.cli import build_parser, main
+from relqa_loss.distortions import recipe_file
+from relqa_loss.evaluation import document
+from relqa_loss.images import write_image
+from relqa_loss.markdown import fill, marks, table
+from relqa_loss.training.recipe import load_recipe
+
+pytest.importorskip("PIL")
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"]
+LANGUAGES = {"python", "bash", "json", "toml"}
+
+RUN = {"compare", "rank", "select", "distort", "info", "targets", "document"}
+"""Commands, and kinds of benchmark, that are run as they stand; of the others the options are parsed."""
+SMALL = {"--grid": ["--names", "jpeg", "--side", "16"], "--family": []}
+"""Added to commands with these options, so that they take no time; the last that applies counts."""
+
+
+@dataclass(frozen=True)
+class Block:
+    page: Path
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for found in re.finditer(r"^```(\S*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
+        yield Block(page, text.count("\n", 0, found.start()) + 2, found[1], found[2])
+
+
+def blocks(language: str) -> list[Block]:
+    return [block for page in PAGES for block in blocks_of(page) if block.language == language]
+
+
+def commands() -> list[tuple[str, list[str]]]:
+    """(place, words) of each command line; comments are no part of it."""
+    return [
+        (str(block), words)
+        for block in blocks("bash")
+        for line in block.text.replace("\\\n", " ").splitlines()
+        if (words := shlex.split(line, comments=True))
+    ]
+
+
+def relqa_words(words: list[str]) -> list[str] | None:
+    """The arguments of ``relqa`` in a command line, or None; torchrun's own options come before the module."""
+    if words[0] == "relqa":
+        return words[1:]
+    if words[0] == "torchrun" and "relqa_loss.cli" in words:
+        return words[words.index("relqa_loss.cli") + 1 :]
+    return None
+
+
+PYTHON_PAGES = [page for page in PAGES if any(block.language == "python" for block in blocks_of(page))]
+
+
+@pytest.fixture
+def folder(make_photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that the pages name."""
+    monkeypatch.chdir(tmp_path)
+    pictures = make_photos(3, 48, 64)
+    for name, severity in (("original", 0.0), ("restored", 0.3), ("other", 0.8)):
+        write_image(tmp_path / f"{name}.png", distort(pictures[:1], "jpeg", severity)[0])
+    for name, severity in (("originals", 0.0), ("outputs-1000", 0.8), ("outputs-2000", 0.2)):
+        (tmp_path / name).mkdir()
+        for k, picture in enumerate(distort(pictures, "gaussian_blur", severity)):
+            write_image(tmp_path / name / f"{k}.png", picture)
+    return tmp_path
+
+
+@pytest.fixture
+def shared_names(make_photos, loss_fn: RelationalLoss) -> dict[str, object]:
+    """What docs/index.md promises that the pages may use without making it."""
+    ref = make_photos(2, 32, 32)
+    return {
+        "ref": ref,
+        "pred": distort(ref, "rgb_noise", 0.3).requires_grad_(),
+        "original": ref,
+        "a": distort(ref, "jpeg", 0.3),
+        "b": distort(ref, "gaussian_blur", 0.5),
+        "mask": torch.rand(2, 1, 32, 32),
+        "l1": nn.L1Loss(),
+        "model": nn.Conv2d(3, 3, 3, padding=1),
+        "loader": [(distort(ref, "rgb_noise", 0.3), ref)],
+    }
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_python_of_a_page_runs_from_top_to_bottom(
+    page: Path, folder: Path, shared_names, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    if page.name == "human-agreement.md":
+        pytest.importorskip("scipy")
+        from relqa_loss.evaluation.mos_mapping import MOSMapping
+
+        distances = torch.linspace(0.0, 2.0, 12)
+        sha256 = RelationalLoss().info()["files"]
+        MOSMapping.fit(distances, 5 - 2 * distances, dataset="made up", weights_sha256=sha256).save("live.json")
+    if page.name == "integrations.md":
+        pytest.importorskip("lightning")
+    for block in blocks_of(page):
+        if block.language == "python":
+            # Line numbers of a traceback are those of the page.
+            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True)
+            exec(code, shared_names)
+
+
+def test_there_is_code_to_run() -> None:
+    assert {"README.md", "index.md", "start.md", "distortions.md", "migration.md"} <= {p.name for p in PYTHON_PAGES}
+    assert len(commands()) > 15
+
+
+def test_every_block_has_a_language_that_is_checked() -> None:
+    unchecked = [str(block) for page in PAGES for block in blocks_of(page) if block.language not in LANGUAGES]
+    assert not unchecked
+    fences = sum(len(re.findall(r"^\s*```", page.read_text(encoding="utf-8"), flags=re.MULTILINE)) for page in PAGES)
+    assert fences == 2 * sum(len(list(blocks_of(page))) for page in PAGES)
+
+
+@pytest.mark.parametrize(("place", "words"), commands(), ids=[f"{place} {words[0]}" for place, words in commands()])
+def test_a_command_line_exists(place: str, words: list[str]) -> None:
+    arguments = relqa_words(words)
+    if arguments is not None:
+        args = build_parser().parse_args(arguments)
+        if args.command == "train" and args.stage in ("predictor", "scorer"):
+            load_recipe(args.recipe, dict(item.split("=", 1) for item in args.set))
+    elif words[0] == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        assert set(words[1:]) <= set(targets)
+    elif words[:2] == ["pip", "install"]:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for requirement in words[2:]:
+            found = re.fullmatch(r"(?:relqa_loss|\.)(?:\[([\w,-]+)\])?", requirement)
+            assert found is not None, requirement
+            assert set((found[1] or "").split(",")) - {""} <= project["optional-dependencies"].keys()
+    else:
+        raise AssertionError(f"{place}: nothing checks {words[0]!r}")
+
+
+def is_run(words: list[str]) -> bool:
+    arguments = relqa_words(words) or [""]
+    return arguments[0] in RUN or (arguments[:1] == ["benchmark"] and arguments[1] in RUN)
+
+
+CHEAP = [(place, words) for place, words in commands() if is_run(words)]
+
+
+@pytest.mark.parametrize(("place", "words"), CHEAP, ids=[f"{place} {words[1]}" for place, words in CHEAP])
+def test_a_cheap_command_line_runs(place: str, words: list[str], folder: Path, capsys) -> None:
+    if any(word in words for word in ("--figure", "--grid")):
+        pytest.importorskip("matplotlib")
+    if words[1] == "benchmark":
+        (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+        for path in (ROOT / "README.md", ROOT / "docs" / "figures.md"):
+            (folder / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+            (folder / path.relative_to(ROOT)).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    added = next((SMALL[option] for option in reversed(SMALL) if option in words), [])
+    assert main([*words[1:], *added]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("block", blocks("json") + blocks("toml"), ids=str)
+def test_data_blocks_are_what_they_show(block: Block, tmp_path: Path) -> None:
+    if block.language == "toml":
+        (tmp_path / "recipe.toml").write_text(block.text)
+        assert load_recipe(tmp_path / "recipe.toml").name
+    else:
+        (tmp_path / "recipe.json").write_text(block.text)
+        components, _ = recipe_file.read_recipe(tmp_path / "recipe.json")
+        assert components
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"\w+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        goal = (page.parent / name).resolve() if name else page
+        if not goal.exists() or (anchor and anchor not in anchors(goal)):
+            broken.append(target)
+    assert not broken
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "docs" in page.parts], ids=lambda page: page.name)
+def test_pages_of_the_site_link_inside_it(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s#]+)", page.read_text(encoding="utf-8"))
+    inside = [target for target in targets if not re.match(r"\w+:", target)]
+    assert all((page.parent / target).resolve().is_relative_to(ROOT / "docs") for target in inside)
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[str, dict]:
+    folder = ROOT / "benchmarks" / "results"
+    return {stem: json.loads((folder / f"{stem}.json").read_text(encoding="utf-8")) for stem in document.RESULTS}
+
+
+def test_the_figures_in_the_documents_are_the_measured_ones(results) -> None:
+    for page in (ROOT / "README.md", ROOT / "docs" / "figures.md"):
+        text = page.read_text(encoding="utf-8")
+        assert fill(text, document.parts(results), document.COMMAND) == text, (
+            "run: relqa benchmark document README.md docs/figures.md"
+        )
+
+
+def test_every_part_has_a_place(results) -> None:
+    both = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/figures.md"))
+    assert all(marks(part, document.COMMAND)[0] in both for part in document.parts(results))
+
+
+def test_a_changed_figure_changes_the_summary(results) -> None:
+    engine = results["engine"] | {"axis_accuracy": 0.1234}
+    text = document.summary(results | {"engine": engine})
+    assert "right axis 12.3 %" in text and "axis accuracy 12.3 % (wanted >= 92.0 %)" in text
+
+
+def test_figures_of_other_weights_are_said_to_be(results) -> None:
+    other = {"weights_sha256": {"predictor.safetensors": "0"}}
+    assert "earlier weights" in document.line(results["line"] | other, results["engine"])
+    jury = results["jury"] | {"setup": results["jury"]["setup"] | other}
+    assert "jury" not in document.summary(results | {"jury": jury})
+
+
+def test_the_stated_precision_is_the_tested_one() -> None:
+    from test_precision import STATED
+
+    text = (ROOT / "docs" / "figures.md").read_text(encoding="utf-8")
+    rows = [(name, f"{100 * error:g} %") for name, (error, _) in STATED.items()]
+    assert table(("computed in", "error below"), rows).splitlines()[2:] == [
+        line for line in text.splitlines() if line.startswith(tuple(f"| {name} |" for name, _ in rows))
+    ]
+
+
+def test_a_document_without_a_place_is_refused(tmp_path: Path, capsys) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing to fill")
+    arguments = ["benchmark", "document", str(page), "--results", str(ROOT / "benchmarks" / "results")]
+    assert main(arguments) == 1 and "the document must hold" in capsys.readouterr().err
+    page.write_text(marks("summary", document.COMMAND)[0])
+    assert main(arguments) == 1 and "once each" in capsys.readouterr().err
