@@ -26,7 +26,8 @@ test: $(VENV)/installed-dev
 
 test-integrations: $(VENV)/installed-integrations
 	@echo "test-integrations: running the tests of the integrations"
-	@$(BIN)/python -m pytest --quiet tests/integrations
+	@$(BIN)/python -m pytest --quiet tests/integrations \
+		"tests/test_docs.py::test_the_python_of_a_page_runs_from_top_to_bottom[docs/integrations.md]"
 
 check: $(VENV)/installed-dev
 	@echo "check: ruff check"
