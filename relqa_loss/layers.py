@@ -143,9 +143,9 @@ class DifferenceTexture(nn.Module):
         self.down2 = scaled(nn.Conv2d(w1, w2, 2, stride=2), SILU_GAIN)
         self.down3 = scaled(nn.Conv2d(w2, w3, 2, stride=2), SILU_GAIN)
 
-    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, 3, H, W), sides divisible by 8 -> energies (B, widths[l], ...) at strides 2, 4 and 8, even."""
-        e1 = smooth_abs(self.filters(F.pixel_unshuffle(a - b, 2)), DIFFERENCE_SCALE)
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Difference (B, 3, H, W), sides divisible by 8 -> energies (B, widths[l], ...) at strides 2, 4 and 8, even."""
+        e1 = smooth_abs(self.filters(F.pixel_unshuffle(pixels, 2)), DIFFERENCE_SCALE)
         e2 = F.silu(self.down2(e1))
         return e1, e2, F.silu(self.down3(e2))
 

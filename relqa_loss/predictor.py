@@ -43,12 +43,13 @@ pair network at stride 16, and the encoder. The displacement field looks less fa
 class PairFeatures(NamedTuple):
     """Two-stream features of a batch of pairs: all that the distance needs.
 
-    ``difference``: encoder features of a minus those of b at strides 2, 4, 8, 16. ``odd`` and ``even``: the pair
-    network's streams at strides 4, 8, 16; ``difference`` and ``odd`` change sign when the images are swapped,
-    ``even`` does not. ``total``: sum of the encoder features at stride 2. ``energy``: even energies of the filtered
-    difference at stride 2.
+    ``pixels``: a minus b at full resolution, padded. ``difference``: encoder features of a minus those of b at strides
+    2, 4, 8, 16. ``odd`` and ``even``: the pair network's streams at strides 4, 8, 16; ``pixels``, ``difference`` and
+    ``odd`` change sign when the images are swapped, ``even`` does not. ``total``: sum of the encoder features at stride
+    2. ``energy``: even energies of the filtered difference at stride 2.
     """
 
+    pixels: Tensor
     difference: tuple[Tensor, ...]
     total: Tensor
     energy: Tensor
@@ -125,14 +126,15 @@ class DistortionPredictor(nn.Module):
 
     def relate(self, a: Tensor, b: Tensor, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> PairFeatures:
         """Run the pair network at strides 16, 8 and 4 on images a and b and their features (see :meth:`encode`)."""
-        energies = self.texture(self._padded(a), self._padded(b))
+        pixels = self._padded(a) - self._padded(b)
+        energies = self.texture(pixels)
         difference = tuple(fa - fb for fa, fb in zip(features_a, features_b, strict=True))
         total = tuple(fa + fb for fa, fb in zip(features_a, features_b, strict=True))
         streams4 = self.pair4(difference[3], total[3], None, None)
         streams3 = self.pair3(difference[2], total[2], energies[2], streams4)
         streams2 = self.pair2(difference[1], total[1], energies[1], streams3)
         odd, even = zip(streams2, streams3, streams4, strict=True)
-        return PairFeatures(difference, total[0], energies[0], odd, even)
+        return PairFeatures(pixels, difference, total[0], energies[0], odd, even)
 
     def hints(self, pair: PairFeatures) -> Tensor:
         """A first, linear reading of the maps (B, len(AXES), H' / 4, W' / 4) from the pair network's odd stream.

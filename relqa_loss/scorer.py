@@ -21,8 +21,7 @@ SMALLEST_SHARE = 1e-3
 """Added to the squared strength of every axis: where nothing responds, all axes share alike."""
 
 START_WEIGHTS = (4.0, 0.5, 0.5, 0.25)
-"""Where training starts the terms of strides 2, 4, 8 and 16. Linear filters on the difference make a well-conditioned
-bowl, deep features a rugged one: more of the former gave better descent and order (benchmarks/experiments.md)."""
+"""Where training starts the terms of strides 2, 4, 8 and 16."""
 
 ARTEFACT_AXES = tuple(axis for axis in AXES if axis not in (*TONE_AXES, *SHIFT_AXES))
 """Axes on which more is worse."""
@@ -32,6 +31,9 @@ START_JUDGEMENT = -0.3
 
 JUDGEMENT_STRIDES = (2, 4, 8, 16)
 """Strides at which pieces of the judgement stand: of the maps, and of the pair network's streams."""
+
+OPEN = 0.2
+"""Gates before training."""
 
 PEAK_SCALE = 1e-3
 """Root-mean-square density below which the peak pooling grows quadratically (keeps its slope finite at identity)."""
@@ -44,29 +46,46 @@ class DistanceTerms(NamedTuple):
     floor: Tensor
 
 
+class _Gate(nn.Module):
+    """How much each response counts, in (0, 1), from what the networks know of the pair.
+
+    At the start about ``OPEN``, with much room above: one kind of damage may weigh several times another.
+    """
+
+    def __init__(self, even_channels: int, channels: int) -> None:
+        super().__init__()
+        self.read = scaled(nn.Conv2d(even_channels, channels, 1), 1.0)
+        if self.read.bias is not None:
+            nn.init.constant_(self.read.bias, math.log(OPEN / (1 - OPEN)))
+
+    def forward(self, even: Tensor) -> Tensor:
+        """Even stream (B, even_channels, h, w) -> (B, channels, h, w)."""
+        return torch.sigmoid(self.read(even))
+
+
 class _LevelTerm(nn.Module):
     """How different two images are at one level, per place: even in the pair, zero at identity, slope bounded.
 
-    It looks at differences of encoder features only. The pair network's odd stream is a better judge of *what*
-    differs, but a poor guide downhill: through it, descent from a grey field ended 4 dB lower.
+    It looks at linear filters of the difference alone; what the networks know of the pair comes in as a gate on them.
+    Differences of deep features judge no better and are a poor guide downhill: nearly all of their gradient lies in
+    the finest detail, across the way to the reference (benchmarks/experiments.md).
 
     Args:
-        features: channels of the encoder at this level.
         even_channels: channels of the even stream that gates the differences (visual masking).
-        channels: number of projected differences.
+        channels: number of filters.
         start: weight of the level before training.
     """
 
-    def __init__(self, features: int, even_channels: int, channels: int, start: float) -> None:
+    def __init__(self, even_channels: int, channels: int, start: float) -> None:
         super().__init__()
-        self.project = scaled(nn.Conv2d(features, channels, 1, bias=False), 1.0)
-        self.gate = scaled(nn.Conv2d(even_channels, channels, 1), 1.0)
+        self.filters = scaled(nn.Conv2d(12, channels, 3, padding=1, bias=False), 4.0)
+        self.gate = _Gate(even_channels, channels)
         self.mix = _mixing_weights(channels, start)
 
-    def forward(self, difference: Tensor, even: Tensor) -> Tensor:
-        """Difference of features and even stream (B, C, h, w) -> density (B, 1, h, w) >= 0."""
-        response = smooth_abs(self.project(difference), DIFFERENCE_SCALE) * torch.sigmoid(self.gate(even))
-        return _mixed(response, self.mix)
+    def forward(self, pixels: Tensor, even: Tensor) -> Tensor:
+        """Reduced difference (B, 3, 2 h, 2 w) and even stream (B, C, h, w) -> density (B, 1, h, w) >= 0."""
+        response = smooth_abs(self.filters(F.pixel_unshuffle(pixels, 2)), DIFFERENCE_SCALE)
+        return _mixed(response * self.gate(even), self.mix)
 
 
 def _mixing_weights(channels: int, total: float) -> nn.Parameter:
@@ -96,16 +115,14 @@ class RelationalScorer(nn.Module):
     there. The judgement is odd in the pair.
 
     Args:
-        widths: encoder channels of the predictor.
         pair_widths: pair network channels of the predictor.
         texture_width: filters of the predictor on the difference at stride 2.
-        channels: projected differences per level (strides 4, 8, 16).
+        channels: filters on the difference per level (strides 4, 8, 16).
         floor_weight: weight of the full-resolution floor, > 0.
     """
 
     def __init__(
         self,
-        widths: Sequence[int] = (16, 48, 80, 112),
         pair_widths: Sequence[int] = (24, 32, 64, 80),
         texture_width: int = 16,
         channels: int = 32,
@@ -115,24 +132,24 @@ class RelationalScorer(nn.Module):
         if not floor_weight > 0:
             raise ValueError(f"floor_weight must be > 0, got {floor_weight}")
         self.config = {
-            "widths": list(widths),
             "pair_widths": list(pair_widths),
             "texture_width": texture_width,
             "channels": channels,
             "floor_weight": floor_weight,
         }
         self.floor_weight = floor_weight
+        self.fine_gate = _Gate(pair_widths[1], texture_width)
         self.fine = _mixing_weights(texture_width, START_WEIGHTS[0])
-        sizes = list(zip(widths[1:], pair_widths[1:], strict=True))
+        streams = pair_widths[1:]
         self.levels = nn.ModuleList(
-            [_LevelTerm(*size, channels, start) for size, start in zip(sizes, START_WEIGHTS[1:], strict=True)]
+            [_LevelTerm(width, channels, start) for width, start in zip(streams, START_WEIGHTS[1:], strict=True)]
         )
         self.attribution = scaled(nn.Conv2d(pair_widths[1], len(AXES), 1, bias=False), 0.3)
         self.gain = nn.Parameter(torch.zeros(len(AXES)))
         self.peak = nn.Parameter(torch.full((len(AXES),), -1.0))
-        self.judges = nn.ModuleList(scaled(nn.Conv2d(pair, 16, 1, bias=False), 1.0) for _, pair in sizes)
-        self.judge_gates = nn.ModuleList(scaled(nn.Conv2d(pair, 16, 1), 1.0) for _, pair in sizes)
-        self.judge_mix = nn.ModuleList(scaled(nn.Conv2d(16, 1, 1, bias=False), 0.1) for _ in sizes)
+        self.judges = nn.ModuleList(scaled(nn.Conv2d(width, 16, 1, bias=False), 1.0) for width in streams)
+        self.judge_gates = nn.ModuleList(scaled(nn.Conv2d(width, 16, 1), 1.0) for width in streams)
+        self.judge_mix = nn.ModuleList(scaled(nn.Conv2d(16, 1, 1, bias=False), 0.1) for _ in streams)
         self.map_judge = nn.Conv2d(len(AXES), 1, 1, bias=False)
         with torch.no_grad():
             # Artefacts make worse; a tone or a place has no better side.
@@ -162,9 +179,11 @@ class RelationalScorer(nn.Module):
 
     def densities(self, pair: PairFeatures) -> Tensor:
         """Density of each axis (B, len(AXES), H' / 4, W' / 4) >= 0 over the padded picture, float32 at least."""
-        density = F.avg_pool2d(_mixed(pair.energy, self.fine), 2)
+        density = _mixed(F.avg_pool2d(pair.energy, 2) * self.fine_gate(pair.even[0]), self.fine)
+        pixels = pair.pixels
         for level, (term, even) in enumerate(zip(self.levels, pair.even, strict=True), 1):
-            at_level = term(pair.difference[level], even)
+            pixels = F.avg_pool2d(pixels, 2)
+            at_level = term(pixels, even)
             density = density + F.interpolate(at_level, scale_factor=float(2 ** (level - 1)), mode="nearest")
         strength = at_least_float32(self.attribution(pair.odd[0])).square() + SMALLEST_SHARE
         share = strength / strength.sum(dim=1, keepdim=True)

@@ -23,7 +23,7 @@ def predictor() -> DistortionPredictor:
 
 @pytest.fixture
 def scorer() -> RelationalScorer:
-    return RelationalScorer(WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS[0], channels=8).requires_grad_(False)
+    return RelationalScorer(PAIR_WIDTHS, TEXTURE_WIDTHS[0], channels=8).requires_grad_(False)
 
 
 def features(predictor: DistortionPredictor, a: Tensor, b: Tensor) -> PairFeatures:
@@ -63,7 +63,7 @@ def test_floor_counts_pixel_differences_with_its_weight(predictor: DistortionPre
     b = a + 0.25
     pair = features(predictor, a, b)
     for weight in (0.5, 2.0):
-        scorer = RelationalScorer(WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS[0], floor_weight=weight)
+        scorer = RelationalScorer(PAIR_WIDTHS, TEXTURE_WIDTHS[0], floor_weight=weight)
         _, floor = scorer.distance_terms(pair, a, b)
         torch.testing.assert_close(floor, torch.tensor([weight * (0.25 - 2 / 255)]))
 
@@ -110,7 +110,7 @@ def test_padding_weighs_nothing_and_the_picture_keeps_its_mean() -> None:
 
 
 def test_config_builds_the_same_network(predictor: DistortionPredictor, make_pair: PairMaker) -> None:
-    scorer = RelationalScorer(WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS[0], channels=6, floor_weight=0.7)
+    scorer = RelationalScorer(PAIR_WIDTHS, TEXTURE_WIDTHS[0], channels=6, floor_weight=0.7)
     twin = RelationalScorer(**scorer.config)
     twin.load_state_dict(scorer.state_dict())
     a, b = make_pair()

@@ -1,4 +1,4 @@
-"""``relqa benchmark recovery`` and ``line``: is the loss one that can be descended?"""
+"""``relqa benchmark recovery``, ``line`` and ``alignment``: is the loss one that can be descended?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Commands, add_loss_arguments, command, make_loss, names, note, note_skipped, print_json, write_json
+from .common import (
+    Commands,
+    add_loss_arguments,
+    command,
+    make_loss,
+    names,
+    note,
+    note_skipped,
+    print_json,
+    print_table,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def add_descent(kinds: Commands) -> None:
-    """Register ``recovery`` and ``line`` among the kinds of ``benchmark``."""
+    """Register ``recovery``, ``line`` and ``alignment`` among the kinds of ``benchmark``."""
     recovery = command(
         kinds, "recovery", "Does descending the loss bring photographs back? PSNR and artefacts, beside other losses."
     )
@@ -48,6 +59,21 @@ def add_descent(kinds: Commands) -> None:
     line.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     add_loss_arguments(line)
     line.set_defaults(run=run_line)
+    alignment = command(kinds, "alignment", "Does the gradient point to the reference? Its angle, beside other losses.")
+    alignment.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
+    alignment.add_argument("--limit", type=int, default=8, help="use at most this many photographs (default: 8)")
+    alignment.add_argument("--crop", type=int, default=192, help="side of the central crops in pixels (default: 192)")
+    alignment.add_argument(
+        "--with",
+        dest="beside",
+        type=names,
+        default=["l1", "ms-ssim"],
+        metavar="A,B,C",
+        help="what stands beside it, as for recovery (default: l1,ms-ssim)",
+    )
+    alignment.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
+    add_loss_arguments(alignment)
+    alignment.set_defaults(run=run_alignment)
 
 
 def _note_verdicts(measured: Mapping[str, Any], targets: Sequence[Target]) -> list[dict[str, Any]]:
@@ -99,6 +125,33 @@ def run_recovery(args: argparse.Namespace) -> int:
         write_json(args.json, table)
     if args.figure is not None:
         _write_sheet(recovery, crops[0], args.figure)
+    return 0
+
+
+def run_alignment(args: argparse.Namespace) -> int:
+    """Angles of gradients."""
+    from ..evaluation.alignment import alignment_table
+    from ..evaluation.engine_cases import of_weights
+    from ..evaluation.recovery_losses import losses_beside
+    from ..images import central_crop, read_folder
+
+    folder = read_folder(args.data, args.limit)
+    note_skipped(folder.skipped)
+    loss_fn = make_loss(args, reduction="none")
+    beside, missing = losses_beside(loss_fn, args.beside, args.crop)
+    for title, reason in missing.items():
+        note(f"left out: {title}, {reason}")
+    crops = [central_crop(image, args.crop).to(args.device) for image in folder.images]
+    table = alignment_table({"RelationalLoss": loss_fn, **beside}, crops)
+    print("gradient beside the way from the reference: cosine (share of its energy in the finest detail)")
+    titles = list(next(iter(table["degraded"].values())))
+    rows = [
+        [name, *(f"{by[title]['cosine']:.2f} ({by[title]['finest_share']:.2f})" for title in titles)]
+        for name, by in table["degraded"].items()
+    ]
+    print_table(["", *titles], rows)
+    if args.json is not None:
+        write_json(args.json, {**table, "left_out": missing, **of_weights(loss_fn)})
     return 0
 
 

@@ -38,25 +38,30 @@ class Recovery:
     pictures: dict[str, dict[str, Tensor]]
 
 
+def native(reference: Tensor, name: str, parameter: float, seed: int) -> Tensor:
+    """Pictures (B, 3, H, W) after an operator at a parameter of its own instead of a severity: a sigma, a quality."""
+    operator = by_name(name).apply
+    assert operator is not None
+    return operator(reference, torch.full((len(reference),), parameter).to(reference), Generator().manual_seed(seed))
+
+
+def white_noise(reference: Tensor, seed: int) -> Tensor:
+    """Standard normal values of the shape, device and dtype of ``reference``, drawn on the CPU."""
+    return torch.randn(reference.shape, generator=Generator().manual_seed(seed), dtype=torch.float32).to(reference)
+
+
 def starts(reference: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """Degraded copies of (B, 3, H, W) in [0, 1] from which a loss has to find the way back.
 
     Drawn on the CPU, so that they are the same whatever the device and dtype of ``reference``, which they share.
     """
-
-    def native(name: str, parameter: float) -> Tensor:
-        operator = by_name(name).apply
-        assert operator is not None
-        parameters = torch.full((reference.shape[0],), parameter).to(reference)
-        return operator(reference, parameters, Generator().manual_seed(seed))
-
-    noise = torch.randn(reference.shape, generator=Generator().manual_seed(seed), dtype=torch.float32).to(reference)
+    noise = white_noise(reference, seed)
     mean = reference.mean(dim=(1, 2, 3), keepdim=True)
     cast = torch.tensor([0.1, 0.0, -0.1]).to(reference).view(1, 3, 1, 1)
     return {
         "noise, sigma 0.1": reference + 0.1 * noise,
-        "blur, sigma 2": native("gaussian_blur", 2.0),
-        "JPEG, quality 10": native("jpeg", 10.0),
+        "blur, sigma 2": native(reference, "gaussian_blur", 2.0, seed),
+        "JPEG, quality 10": native(reference, "jpeg", 10.0, seed),
         "grey field": torch.full_like(reference, 0.5),
         "contrast halved": mean + 0.5 * (reference - mean),
         "colour cast": reference + cast,

@@ -15,7 +15,7 @@ from ..settings import reduce
 from .clock import wait
 from .speed import Precision, autocast, check_precision, check_scalar, machine, random_pair
 
-PARTS = ("encoder", "texture energies", "pair network", "scorer projections", "floor", "backward")
+PARTS = ("encoder", "texture energies", "pair network", "scorer", "floor", "backward")
 """Encoding of both pictures; energies of the filtered difference; the pair network, with sums and differences of
 features; densities of the axes with their pooling; the full-resolution pixel error; the backward pass to ``pred``."""
 
@@ -69,7 +69,7 @@ def forward_by_parts(loss_fn: RelationalLoss, pred: Tensor, ref: Tensor, laps: L
     means = densities.mean(dim=(2, 3)), (densities * densities).mean(dim=(2, 3))
     terms = scorer.combine(*means, error)
     value = reduce((terms.parts * loss_fn.axis_weights).sum(dim=1) + terms.floor, loss_fn.reduction)
-    laps.lap("scorer projections")
+    laps.lap("scorer")
     return value
 
 

@@ -180,7 +180,7 @@ class ScorerConfig(StageConfig):
     Attributes:
         tier: images in a tier, 2 to 10.
         kinds: probability of each kind of tier.
-        channels: projected differences a level.
+        channels: filters on the difference a level.
         floor_weight: weight of the full-resolution floor, > 0.
         ranking: loss on a tier's order: ``"pairwise"`` or ``"contrastive"``.
         temperature: of the ranking loss, on log-distances.
@@ -191,6 +191,7 @@ class ScorerConfig(StageConfig):
         scale_weight: weight of the pull of log-distance towards log-severity (single-operator tiers).
         axis_weight: weight of the cross-entropy that ties the parts to the declared axes.
         judge_weight: weight of the loss of the unanchored judgement.
+        descent_weight: weight of the angle between the distance's gradient and the way to the reference.
     """
 
     tier: int = 5
@@ -206,6 +207,7 @@ class ScorerConfig(StageConfig):
     scale_weight: float = 0.2
     axis_weight: float = 0.2
     judge_weight: float = 0.5
+    descent_weight: float = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,7 +218,7 @@ class ScorerConfig(StageConfig):
             raise ValueError(f"tier must be in {SIZES.start}..{SIZES.stop - 1}, got {self.tier}")
         check_probabilities("kinds", self.kinds, KINDS)
         _check_at_least(self, 1, "channels")
-        _check_at_least(self, 0, "panel_weight", "scale_weight", "axis_weight", "judge_weight")
+        _check_at_least(self, 0, "panel_weight", "scale_weight", "axis_weight", "judge_weight", "descent_weight")
         _check_positive(self, "floor_weight", "temperature")
         if self.panel != "none" and self.crop < MIN_PANEL_SIDE:
             raise ValueError(f"crop must be at least {MIN_PANEL_SIDE} for the panel, got {self.crop}")

@@ -36,6 +36,10 @@ SMALLEST_DISTANCE = 1e-4
 JUDGED_PAIRS = 6
 """Pairs a tier on which the unanchored judgement is trained in each step."""
 
+DESCENT_SIDE = 96
+"""Largest side, in pixels, of the windows on which the gradient of the distance is trained: twice differentiated, they
+cost several times a plain pass."""
+
 JUDGE_SCALE = 0.1
 """Judgement at which a pair counts as told apart."""
 
@@ -195,16 +199,42 @@ class ScorerObjective(nn.Module):
         wanted = batch.axes.flatten(0, 1)
         axes = -(wanted * share.log()).sum(dim=1).mean()
 
+        descent = self._descent_loss(images, repeated)
         judge = self._judge_loss(images, of_images, log_distance.detach().flatten(), batch)
-        terms = {"rank": rank, "votes": votes, "scale": scale, "axes": axes, "judge": judge}
+        terms = {"rank": rank, "votes": votes, "scale": scale, "axes": axes, "descent": descent, "judge": judge}
         total = (
             rank
             + config.panel_weight * votes
             + config.scale_weight * scale
             + config.axis_weight * axes
+            + config.descent_weight * descent
             + config.judge_weight * judge
         )
         return total, {**terms, "order_accuracy": accuracy, "panel_agreement": agreement}
+
+    def _descent_loss(self, images: Tensor, references: Tensor) -> Tensor:
+        """One minus the cosine between the distance's gradient and the way from the reference, over a central window.
+
+        Networks see much in the finest detail; a loss that follows them there pulls a picture in all directions but
+        the right one. Pictures that are equal in the window count nothing.
+        """
+        if self.config.descent_weight == 0:
+            return images.new_zeros(())
+        rows, columns = (
+            slice((side - small) // 2, (side - small) // 2 + small)
+            for side, small in ((side, min(side, DESCENT_SIDE)) for side in images.shape[-2:])
+        )
+        b = references[..., rows, columns]
+        a = images[..., rows, columns].detach().requires_grad_(True)
+        # Twice differentiated in half precision, what is left of a small gradient is mostly rounding.
+        with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+            pair = self.predictor.relate(a, b, self.predictor.encode(a), self.predictor.encode(b))
+            parts, floor = self.scorer.distance_terms(pair, a, b)
+            (slope,) = torch.autograd.grad(parts.sum() + floor.sum(), a, create_graph=True)
+        way = (a - b).detach()
+        different = (way != 0).flatten(1).any(dim=1)
+        angle = 1 - F.cosine_similarity(slope.flatten(1), way.flatten(1), eps=1e-12)
+        return torch.where(different, angle, 0.0).sum() / self.count(different.sum())
 
     def _judge_loss(self, images: Tensor, features: Sequence[Tensor], log_distance: Tensor, batch: TierBatch) -> Tensor:
         """Teaches the judgement, on pairs, what can be known of them.
@@ -289,7 +319,6 @@ def train_scorer(
     torch.manual_seed(recipe.seed)
     predictor = predictor.to(device).eval().requires_grad_(False)
     scorer = RelationalScorer(
-        recipe.predictor.widths,
         recipe.predictor.pair_widths,
         recipe.predictor.texture_widths[0],
         config.channels,

@@ -104,6 +104,7 @@ def test_overrides_take_toml_values_and_plain_words(recipe_file: Path) -> None:
         ("scorer.scale_weight", "-1", "scale_weight must be >= 0"),
         ("scorer.axis_weight", "-1", "axis_weight must be >= 0"),
         ("scorer.judge_weight", "-1", "judge_weight must be >= 0"),
+        ("scorer.descent_weight", "-1", "descent_weight must be >= 0"),
         ("scorer.kinds", "{ladder = [1]}", r"recipe.scorer.kinds must be of type dict\[str, float\], got"),
         ("scorer.kinds", "{ladder = true}", r"recipe.scorer.kinds must be of type dict\[str, float\], got"),
         ("scorer.kinds", "{lader = 1}", "kinds has no 'lader'"),

@@ -516,9 +516,39 @@ def test_judgement_learns_the_order_where_it_is_known_and_the_distances_where_it
     assert farther < 0 and silent < 0
 
 
+def test_descent_loss_is_one_minus_the_cosine_of_slope_and_way_and_training_lowers_it(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path]
+) -> None:
+    predictor, photographs, _ = trained
+    references = random_crops(photographs.training, 3, 32, 1.0, seeded(8))
+    images = (references + 0.1 * torch.randn(references.shape, generator=seeded(9))).clamp(0, 1)
+    images[2] = references[2]  # equal: counts nothing
+    objective = ScorerObjective(predictor, fresh_scorer(recipe), recipe.scorer)
+
+    def cosines() -> list[float]:
+        a = images.clone().requires_grad_(True)
+        pair = predictor.relate(a, references, predictor.encode(a), predictor.encode(references))
+        slope = torch.autograd.grad(objective.scorer(pair, a, references).sum(), a)[0].flatten(1)
+        way = (images - references).flatten(1)
+        return [float((s @ w) / (s.norm() * w.norm())) for s, w in zip(slope[:2], way[:2], strict=True)]
+
+    first = objective._descent_loss(images, references)
+    assert float(first) == pytest.approx(1 - sum(cosines()) / 2, abs=1e-4)
+    optimiser = torch.optim.Adam(objective.scorer.parameters(), lr=3e-2)
+    for _ in range(15):
+        loss = objective._descent_loss(images, references)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert 1 - sum(cosines()) / 2 < 0.9 * float(first)
+    assert float(objective._descent_loss(references, references)) == 0
+    off = dataclasses.replace(recipe.scorer, descent_weight=0.0)
+    assert float(ScorerObjective(predictor, fresh_scorer(recipe), off)._descent_loss(images, references)) == 0
+
+
 def fresh_scorer(recipe: Recipe) -> RelationalScorer:
     config = recipe.predictor
-    return RelationalScorer(config.widths, config.pair_widths, config.texture_widths[0], recipe.scorer.channels)
+    return RelationalScorer(config.pair_widths, config.texture_widths[0], recipe.scorer.channels)
 
 
 def test_a_few_scorer_steps_on_one_batch_lower_the_loss_and_leave_the_predictor(
@@ -539,7 +569,7 @@ def test_a_few_scorer_steps_on_one_batch_lower_the_loss_and_leave_the_predictor(
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
-    assert set(terms) == {"rank", "votes", "scale", "axes", "judge", "order_accuracy", "panel_agreement"}
+    assert set(terms) == {"rank", "votes", "scale", "axes", "descent", "judge", "order_accuracy", "panel_agreement"}
     assert all(parameter.grad is None for parameter in predictor.parameters())
 
 

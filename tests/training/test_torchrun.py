@@ -99,7 +99,7 @@ def scorer_step(
     torch.manual_seed(0)
     predictor = new_predictor(recipe.predictor).requires_grad_(False)
     shape = recipe.predictor
-    scorer = RelationalScorer(shape.widths, shape.pair_widths, shape.texture_widths[0], config.channels)
+    scorer = RelationalScorer(shape.pair_widths, shape.texture_widths[0], config.channels)
     batch = _MakeTiers(photographs.training, recipe, DistortionEngine(), rows)(0)
     levels = torch.rand(4, config.tier, len(panel_members(config.panel)), generator=seeded(1))
     objective = ScorerObjective(predictor, scorer, config, together=together)
