@@ -17,7 +17,7 @@ from .targets import LINE_TARGETS, RECOVERY_TARGETS, SHORT, Verdict, verdicts
 COMMAND = "relqa benchmark document"
 """What makes :func:`parts`, as the documentation names it."""
 
-RESULTS = ("engine", "held-out", "jury", "recovery", "line", "speed", "growth", "severity", "tiers", "throughput")
+RESULTS = ("engine", "held-out", "jury", "recovery", "line", "alignment", "speed", "growth", "severity", "tiers", "throughput")
 """Stems of the JSON files that the parts are made of; what made each stands in ``benchmarks/README.md``."""
 
 Report = Mapping[str, Any]
@@ -46,6 +46,7 @@ def parts(results: Mapping[str, Report]) -> dict[str, str]:
         ).rstrip(),
         "recovery": recovery(results["recovery"], engine),
         "line": line(results["line"], engine),
+        "alignment": alignment(results["alignment"], engine),
         "speed": speed(results["speed"]),
         "growth": growth(results["growth"]),
         "bank-order": bank_order(results["severity"], results["tiers"]),
@@ -139,6 +140,21 @@ def line(report: Report, engine: Report) -> str:
             f"{worst['severity']:g}."
         )
     return text
+
+
+def alignment(report: Report, engine: Report) -> str:
+    """Where gradients point, beside those of other losses."""
+    degraded = report["degraded"]
+    others = [name for name in next(iter(degraded.values())) if name != OURS]
+    rows = [
+        [name, *(f"{by[loss]['cosine']:.2f} ({by[loss]['finest_share']:.2f})" for loss in (OURS, *others))]
+        for name, by in degraded.items()
+    ]
+    height, width = report["size"]
+    return (
+        f"{report['pictures']} pictures of {height}x{width}{_remark(report, engine)}:\n\n"
+        f"{table(('degraded by', OURS, *others), rows)}"
+    )
 
 
 def speed(report: Report) -> str:
