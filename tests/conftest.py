@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fake_hub import FakeHub, serving
-from torch import Tensor
+from torch import Tensor, nn
 
-from relqa_loss import RelationalLoss
+from relqa_loss import RelationalLoss, distort
 
 PhotoMaker = Callable[..., Tensor]
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
@@ -113,6 +113,39 @@ def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         monkeypatch.setattr(client, "HF_HUB_DISABLE_XET", True, raising=False)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield hub
+
+
+@pytest.fixture
+def folder_of_pages(make_photos: PhotoMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the files that README and the documentation name."""
+    from relqa_loss.images import write_image
+
+    monkeypatch.chdir(tmp_path)
+    pictures = make_photos(3, 48, 64)
+    for name, severity in (("original", 0.0), ("restored", 0.3), ("other", 0.8)):
+        write_image(tmp_path / f"{name}.png", distort(pictures[:1], "jpeg", severity)[0])
+    for name, severity in (("originals", 0.0), ("outputs-1000", 0.8), ("outputs-2000", 0.2)):
+        (tmp_path / name).mkdir()
+        for k, picture in enumerate(distort(pictures, "gaussian_blur", severity)):
+            write_image(tmp_path / name / f"{k}.png", picture)
+    return tmp_path
+
+
+@pytest.fixture
+def names_of_pages(make_photos: PhotoMaker) -> dict[str, object]:
+    """What docs/index.md promises that the pages may use without making it."""
+    ref = make_photos(2, 32, 32)
+    return {
+        "ref": ref,
+        "pred": distort(ref, "rgb_noise", 0.3).requires_grad_(),
+        "original": ref,
+        "a": distort(ref, "jpeg", 0.3),
+        "b": distort(ref, "gaussian_blur", 0.5),
+        "mask": torch.rand(2, 1, 32, 32),
+        "l1": nn.L1Loss(),
+        "model": nn.Conv2d(3, 3, 3, padding=1),
+        "loader": [(distort(ref, "rgb_noise", 0.3), ref)],
+    }
 
 
 def photo_like(

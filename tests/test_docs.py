@@ -6,26 +6,22 @@ import json
 import re
 import shlex
 import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from fake_hub import TOKEN, FakeHub
-from torch import nn
+from pages import ROOT, Block, blocks_of, run_python
 
-from relqa_loss import RelationalLoss, distort
+from relqa_loss import RelationalLoss
 from relqa_loss.cli import build_parser, main
 from relqa_loss.distortions import recipe_file
 from relqa_loss.evaluation import document
-from relqa_loss.images import write_image
 from relqa_loss.markdown import fill, marks, table
 from relqa_loss.training.recipe import load_recipe
 
 pytest.importorskip("PIL")
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINKED = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "benchmarks" / "README.md"]
 LANGUAGES = {"python", "bash", "json", "toml"}
@@ -34,23 +30,6 @@ RUN = {"compare", "rank", "select", "distort", "info", "targets", "document"}
 """Commands, and kinds of benchmark, that are run as they stand; of the others the options are parsed."""
 SMALL = {"--grid": ["--names", "jpeg", "--side", "16"], "--family": []}
 """Added to commands with these options, so that they take no time; the last that applies counts."""
-
-
-@dataclass(frozen=True)
-class Block:
-    page: Path
-    line: int
-    language: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.page.relative_to(ROOT)}:{self.line}"
-
-
-def blocks_of(page: Path) -> Iterator[Block]:
-    text = page.read_text(encoding="utf-8")
-    for found in re.finditer(r"^```(\S*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
-        yield Block(page, text.count("\n", 0, found.start()) + 2, found[1], found[2])
 
 
 def blocks(language: str) -> list[Block]:
@@ -76,43 +55,18 @@ def relqa_words(words: list[str]) -> list[str] | None:
     return None
 
 
-PYTHON_PAGES = [page for page in PAGES if any(block.language == "python" for block in blocks_of(page))]
-
-
-@pytest.fixture
-def folder(make_photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with the files that the pages name."""
-    monkeypatch.chdir(tmp_path)
-    pictures = make_photos(3, 48, 64)
-    for name, severity in (("original", 0.0), ("restored", 0.3), ("other", 0.8)):
-        write_image(tmp_path / f"{name}.png", distort(pictures[:1], "jpeg", severity)[0])
-    for name, severity in (("originals", 0.0), ("outputs-1000", 0.8), ("outputs-2000", 0.2)):
-        (tmp_path / name).mkdir()
-        for k, picture in enumerate(distort(pictures, "gaussian_blur", severity)):
-            write_image(tmp_path / name / f"{k}.png", picture)
-    return tmp_path
-
-
-@pytest.fixture
-def shared_names(make_photos, loss_fn: RelationalLoss) -> dict[str, object]:
-    """What docs/index.md promises that the pages may use without making it."""
-    ref = make_photos(2, 32, 32)
-    return {
-        "ref": ref,
-        "pred": distort(ref, "rgb_noise", 0.3).requires_grad_(),
-        "original": ref,
-        "a": distort(ref, "jpeg", 0.3),
-        "b": distort(ref, "gaussian_blur", 0.5),
-        "mask": torch.rand(2, 1, 32, 32),
-        "l1": nn.L1Loss(),
-        "model": nn.Conv2d(3, 3, 3, padding=1),
-        "loader": [(distort(ref, "rgb_noise", 0.3), ref)],
-    }
+OTHERWHERE = {"integrations.md"}
+"""Run where the frameworks are installed: ``tests/integrations/test_pages.py``."""
+PYTHON_PAGES = [
+    page
+    for page in PAGES
+    if page.name not in OTHERWHERE and any(block.language == "python" for block in blocks_of(page))
+]
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_python_of_a_page_runs_from_top_to_bottom(
-    page: Path, folder: Path, shared_names, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    page: Path, folder_of_pages: Path, names_of_pages, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     if page.name == "human-agreement.md":
@@ -122,13 +76,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
         distances = torch.linspace(0.0, 2.0, 12)
         sha256 = RelationalLoss().info()["files"]
         MOSMapping.fit(distances, 5 - 2 * distances, dataset="made up", weights_sha256=sha256).save("live.json")
-    if page.name == "integrations.md":
-        pytest.importorskip("lightning")
-    for block in blocks_of(page):
-        if block.language == "python":
-            # Line numbers of a traceback are those of the page.
-            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec", dont_inherit=True)
-            exec(code, shared_names)
+    run_python(page, names_of_pages)
 
 
 def test_there_is_code_to_run() -> None:
@@ -172,14 +120,14 @@ CHEAP = [(place, words) for place, words in commands() if is_run(words)]
 
 
 @pytest.mark.parametrize(("place", "words"), CHEAP, ids=[f"{place} {words[1]}" for place, words in CHEAP])
-def test_a_cheap_command_line_runs(place: str, words: list[str], folder: Path, capsys) -> None:
+def test_a_cheap_command_line_runs(place: str, words: list[str], folder_of_pages: Path, capsys) -> None:
     if any(word in words for word in ("--figure", "--grid")):
         pytest.importorskip("matplotlib")
     if words[1] == "benchmark":
-        (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+        (folder_of_pages / "benchmarks").symlink_to(ROOT / "benchmarks")
         for path in (ROOT / "README.md", ROOT / "docs" / "figures.md"):
-            (folder / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
-            (folder / path.relative_to(ROOT)).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+            (folder_of_pages / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+            (folder_of_pages / path.relative_to(ROOT)).write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
     added = next((SMALL[option] for option in reversed(SMALL) if option in words), [])
     assert main([*words[1:], *added]) == 0, capsys.readouterr().err
 
