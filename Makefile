@@ -26,8 +26,7 @@ test: $(VENV)/installed-dev
 
 test-integrations: $(VENV)/installed-integrations
 	@echo "test-integrations: running the tests of the integrations"
-	@$(BIN)/python -m pytest --quiet tests/integrations \
-		"tests/test_docs.py::test_the_python_of_a_page_runs_from_top_to_bottom[docs/integrations.md]"
+	@$(BIN)/python -m pytest --quiet tests/integrations
 
 check: $(VENV)/installed-dev
 	@echo "check: ruff check"
