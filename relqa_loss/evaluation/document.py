@@ -17,7 +17,19 @@ from .targets import LINE_TARGETS, RECOVERY_TARGETS, SHORT, Verdict, verdicts
 COMMAND = "relqa benchmark document"
 """What makes :func:`parts`, as the documentation names it."""
 
-RESULTS = ("engine", "held-out", "jury", "recovery", "line", "alignment", "speed", "growth", "severity", "tiers", "throughput")
+RESULTS = (
+    "engine",
+    "held-out",
+    "jury",
+    "recovery",
+    "line",
+    "alignment",
+    "speed",
+    "growth",
+    "severity",
+    "tiers",
+    "throughput",
+)
 """Stems of the JSON files that the parts are made of; what made each stands in ``benchmarks/README.md``."""
 
 Report = Mapping[str, Any]
