@@ -125,11 +125,12 @@ def upload(
         )
     # The client turns a failed upload of a large file into a RuntimeError.
     except (OSError, ValueError, RuntimeError, HTTPError) as error:
-        raise _in_plain_words(error, f"{HubName(repo, revision)} to the Hub") from error
+        raise _in_plain_words(error, f"{HubName(repo, revision)} to the Hub", cached=False) from error
     return str(commit.commit_url)
 
 
-def _in_plain_words(error: Exception, subject: str) -> Exception:
+def _in_plain_words(error: Exception, subject: str, *, cached: bool = True) -> Exception:
+    """What happened, in one line; ``cached``: the cache could have helped, since it was a download."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -144,6 +145,7 @@ def _in_plain_words(error: Exception, subject: str) -> Exception:
     wrapped = isinstance(error, LocalEntryNotFoundError | RuntimeError) and isinstance(error.__cause__, Exception)
     cause = error.__cause__ if wrapped else error
     said = " ".join(str(cause).split())
+    missed = ", and the cache does not hold it" if cached else ""
     if isinstance(cause, HfHubHTTPError):
         said = f"HTTP {cause.response.status_code}, {cause.server_message or said}"
     if isinstance(cause, RevisionNotFoundError):
@@ -158,8 +160,8 @@ def _in_plain_words(error: Exception, subject: str) -> Exception:
         refused = cause.response.status_code in (401, 403)
         return PermissionError(f"{subject}: refused ({said})") if refused else OSError(f"{subject}: {said}")
     if isinstance(cause, OfflineModeIsEnabled):
-        return ConnectionError(f"{subject}: offline mode is on (HF_HUB_OFFLINE), and the cache does not hold it")
+        return ConnectionError(f"{subject}: offline mode is on (HF_HUB_OFFLINE){missed}")
     if isinstance(error, LocalEntryNotFoundError) or isinstance(cause, HTTPError | ConnectionError):
-        return ConnectionError(f"{subject}: the Hub cannot be reached, and the cache does not hold it ({said})")
+        return ConnectionError(f"{subject}: the Hub cannot be reached{missed} ({said})")
     kind = ValueError if isinstance(cause, ValueError) else OSError
     return kind(f"{subject}: {said}")

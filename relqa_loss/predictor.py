@@ -41,16 +41,16 @@ pair network at stride 16, and the encoder. The displacement field looks less fa
 
 
 class PairFeatures(NamedTuple):
-    """Two-stream features of a batch of pairs: all that the distance needs.
+    """Two-stream features of a batch of pairs: what distance, judgement and maps are read from.
 
-    ``pixels``: a minus b at full resolution, padded. ``difference``: encoder features of a minus those of b at strides
-    2, 4, 8, 16. ``odd`` and ``even``: the pair network's streams at strides 4, 8, 16; ``pixels``, ``difference`` and
-    ``odd`` change sign when the images are swapped, ``even`` does not. ``total``: sum of the encoder features at stride
-    2. ``energy``: even energies of the filtered difference at stride 2.
+    ``pixels``: a minus b at full resolution, padded. ``difference`` and ``total``: encoder features of a minus, and
+    plus, those of b at stride 2. ``energy``: even energies of the filtered difference at stride 2. ``odd`` and
+    ``even``: the pair network's streams at strides 4, 8, 16. ``pixels``, ``difference`` and ``odd`` change sign when
+    the images are swapped, the others do not.
     """
 
     pixels: Tensor
-    difference: tuple[Tensor, ...]
+    difference: Tensor
     total: Tensor
     energy: Tensor
     odd: tuple[Tensor, ...]
@@ -134,7 +134,7 @@ class DistortionPredictor(nn.Module):
         streams3 = self.pair3(difference[2], total[2], energies[2], streams4)
         streams2 = self.pair2(difference[1], total[1], energies[1], streams3)
         odd, even = zip(streams2, streams3, streams4, strict=True)
-        return PairFeatures(pixels, difference, total[0], energies[0], odd, even)
+        return PairFeatures(pixels, difference[0], total[0], energies[0], odd, even)
 
     def hints(self, pair: PairFeatures) -> Tensor:
         """A first, linear reading of the maps (B, len(AXES), H' / 4, W' / 4) from the pair network's odd stream.
@@ -152,7 +152,7 @@ class DistortionPredictor(nn.Module):
     def _unconfined(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Half-resolution maps before they are confined to visible differences."""
         flow, fit = displacement(self._padded(a), self._padded(b))
-        decoded = self.decoder(pair.difference[0], pair.total, pair.energy, pair.odd, pair.even, flow, fit)
+        decoded = self.decoder(pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit)
         first = F.interpolate(self.hints(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
         return said_of_differences(first + decoded, self._padded(a), self._padded(b))
 

@@ -107,9 +107,10 @@ def pixel_error(a: Tensor, b: Tensor) -> Tensor:
 
 
 class RelationalScorer(nn.Module):
-    """Distance of a pair, split by axis, and an unanchored judgement, from a :class:`DistortionPredictor`'s features.
+    """Distance of a pair, split by axis, and an unanchored judgement, with a :class:`DistortionPredictor`'s features.
 
-    *How far*: a density at stride 4, the sum of non-negative terms from strides 2, 4, 8 and 16. *In what*: the share
+    *How far*: a density at stride 4, the sum of non-negative terms from strides 2, 4, 8 and 16: linear filters of the
+    difference, gated by the pair network. *In what*: the share
     of each axis in it, from the pair network. A part is the pooled density of its axis times a learned gain; the
     distance is the sum of the parts and a full-resolution floor: even in the pair, zero at identity and smooth
     there. The judgement is odd in the pair.
@@ -214,7 +215,7 @@ class RelationalScorer(nn.Module):
             pair: the predictor's features.
             maps: its maps (B, len(AXES), H' / 2, W' / 2) at half resolution.
         """
-        score = torch.zeros((), device=pair.total.device)
+        score = torch.zeros((), device=pair.pixels.device)
         for density in self.judgements(pair, maps):
             score = score + density.mean(dim=(1, 2, 3))
         return score

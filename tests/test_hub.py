@@ -139,6 +139,15 @@ def test_a_missing_repository_is_one_error_that_says_what_was_tried(hub: FakeHub
         RelationalLoss("me/other")
 
 
+def test_a_push_that_cannot_reach_the_hub_says_nothing_of_a_cache(
+    loss_fn: RelationalLoss, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ENDPOINT", f"http://127.0.0.1:{closed_port()}")
+    with pytest.raises(ConnectionError, match="me/mine to the Hub: the Hub cannot be reached") as caught:
+        loss_fn.push_to_hub(NAME, token=TOKEN)
+    assert "cache" not in str(caught.value)
+
+
 @pytest.mark.parametrize("revision", ["v9", "0" * 40])
 def test_a_missing_revision_is_named(repository: Repository, revision: str) -> None:
     with pytest.raises(ValueError, match=f"{NAME}@{revision} from the Hub: the repository has no such revision"):

@@ -37,7 +37,8 @@ class RelqaMetrics:
         loss_fn: None makes a ``RelationalLoss`` with the bundled weights.
         images: ``(logits, labels) -> (pred, ref)``, both (B, 3, H, W) in the loss's ``data_range``, where ``logits``
             is what the model returns beside its loss. None takes both as they are, and of several outputs the first.
-        per_axis: report the distance's part on each axis too (``eval_relqa_blur``, ...).
+        per_axis: report the distance's part on each axis too (``eval_relqa_blur``, ...). To select by one,
+            ``TrainingArguments`` needs ``greater_is_better=False``: only names that end in ``loss`` are taken as such.
     """
 
     def __init__(
