@@ -70,8 +70,11 @@ def read_image(path: str | Path) -> Tensor:
     if path.is_dir():
         raise ValueError(f"expected one photograph, got a folder: {path}")
     try:
-        with image_module.open(path) as opened:
+        # Not by its path: Pillow would map uncompressed TIFF into memory, with rows of a turned picture's width.
+        with path.open("rb") as file, image_module.open(file) as opened:
             pixels = decode(opened, path)
+    except image_module.UnidentifiedImageError as error:
+        raise ValueError(f"cannot read {path}: cannot identify image file {path.name!r}") from error
     except (OSError, SyntaxError, ValueError, RuntimeError, image_module.DecompressionBombError) as error:
         reason = str(error).replace(str(path), path.name)
         raise ValueError(f"cannot read {path}: {reason}") from error
