@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -81,6 +82,13 @@ def read_image(path: str | Path) -> Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
+def to_bytes(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """(3, H, W), any floating dtype and device, clamped to [0, 1] -> (H, W, 3) uint8, to the nearest step."""
+    steps = (image.detach().to("cpu", torch.float32).clamp(0, 1) * 255.0).round().to(torch.uint8)
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = steps.permute(1, 2, 0).contiguous().numpy()
+    return pixels
+
+
 def write_image(path: str | Path, image: Tensor) -> Path:
     """Write one image as 8-bit RGB; values outside [0, 1] are clamped, folders are made.
 
@@ -103,8 +111,7 @@ def write_image(path: str | Path, image: Tensor) -> Path:
         image = image[0]
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image must have shape (3, H, W), got {tuple(image.shape)}")
-    pixels = (image.detach().to("cpu", torch.float32).clamp(0, 1) * 255.0).round().to(torch.uint8)
-    picture = image_module.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    picture = image_module.fromarray(to_bytes(image))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in (".jpg", ".jpeg"):
         picture.save(path, quality=JPEG_QUALITY, subsampling=0)

@@ -115,6 +115,11 @@ def names(text: str, between: str = ",") -> list[str]:
     return [name.strip() for name in text.split(between)]
 
 
+def named(path: Path, reason: str) -> str:
+    """Why a file cannot be used, with its path unless the reason names it."""
+    return reason if str(path) in reason else f"{path}: {reason}"
+
+
 def check_size(path: Path, image: Tensor, reference_path: Path, reference: Tensor) -> None:
     """ValueError that names both files, unless an image (3, H, W) has the size of its reference."""
     from ..pairing import misfit

@@ -14,6 +14,7 @@ from .common import (
     check_size,
     command,
     make_loss,
+    named,
     note,
     note_skipped,
     print_json,
@@ -84,7 +85,7 @@ def score_row(loss_fn: RelationalLoss, paths: Sequence[Path]) -> list[ImageScore
     row: list[ImageScore] = []
     for path, image in read_each(paths):
         if isinstance(image, str):
-            return image if str(path) in image else f"{path}: {image}"
+            return named(path, image)
         if original is None:
             original = image
             continue

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..figures import _colour_limit
+from ..figures import colour_limit
 from ..places import strongest_places
 from ..relation import AXES, Relation
 from ..words import AXIS_WORDS, MIXED_BELOW, balance, in_words, strongest
@@ -125,7 +125,7 @@ class Report:
         maps = relation.maps[item].detach().to("cpu", torch.float32)
         parts = relation.parts[item].detach().float().tolist()
         mapped = [axis for axis, _, _ in strongest(relation, MAPS, item)]
-        limit = _colour_limit([maps[AXES.index(axis)] for axis in mapped])
+        limit = colour_limit([maps[AXES.index(axis)] for axis in mapped])
         small = shrunk(maps, MAP_SIDE)
         least = SHOWN_SHARE * float(relation.distance[item].detach())
         axes = []
