@@ -145,6 +145,11 @@ def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     return found
 
 
+def readable(name: str) -> str:
+    r"""A file name that any text can hold: bytes that are not UTF-8 are written as ``\udc80`` to ``\udcff``."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def central_crop(image: Tensor, side: int) -> Tensor:
     """Central square (3, side, side) of an image (3, H, W).
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import sys
 
 import pytest
@@ -143,6 +144,42 @@ def test_panel_sets_pictures_side_by_side(capsys, folders):
     assert "/out/0.webp" in svg and "/poor/0.png" in svg
     code, _, err = run(capsys, "compare", folders / "ref", folders / "out", "--panel", folders / "q.svg")
     assert code == 1 and "--panel: for one REF" in err
+
+
+def test_panel_refuses_one_picture_twice(capsys, folders):
+    pytest.importorskip("matplotlib")
+    image = folders / "out" / "0.webp"
+    code, out, err = run(capsys, "compare", folders / "ref" / "0.png", image, image, "--panel", folders / "p.svg")
+    assert code == 1 and out == "" and f"--panel: IMG must be different pictures, got {image} twice" in err
+    assert not (folders / "p.svg").exists()
+
+
+def test_panel_keeps_a_column_for_each_name(capsys, folders, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr("relqa_loss.figures_methods.methods_figure", lambda _, outputs, __: drawn.extend(outputs))
+    monkeypatch.chdir(folders)
+    # The path of the first is the name of the third.
+    images = ["x.png", "poor/x.png", "x.png.png"]
+    for name in images:
+        shutil.copy("poor/0.png", name)
+    assert run(capsys, "compare", "ref/0.png", *images, "--panel", "p.svg")[0] == 0
+    assert drawn == images
+
+
+def test_names_that_are_no_text_are_escaped(capsys, folders):
+    pytest.importorskip("matplotlib")
+    image = folders / "out" / "b\udcff.webp"
+    try:
+        shutil.copy(folders / "out" / "0.webp", image)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes no such name")
+    targets = {"--html": "page.html", "--panel": "panel.svg", "--figure": "figure.svg"}
+    options = [part for option, name in targets.items() for part in (option, folders / name)]
+    code, out, _ = run(capsys, "compare", folders / "ref" / "0.png", image, *options)
+    assert code == 0 and "b\\udcff.webp" in out
+    for name in targets.values():
+        assert "b\\udcff" in (folders / name).read_text(encoding="utf-8")
 
 
 def test_deep_pictures_differ_below_one_step_of_8_bits(capsys, tmp_path):

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..figures import colour_limit
+from ..images import readable
 from ..places import strongest_places
 from ..relation import AXES, Relation
 from ..words import AXIS_WORDS, MIXED_BELOW, balance, in_words, strongest
@@ -194,7 +195,7 @@ class Report:
         page = importlib.resources.files(__package__)
         read = {name: (page / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
         return string.Template(read["html"]).substitute(
-            title=html.escape(self.title), style=read["css"], script=read["js"], data=text
+            title=html.escape(readable(self.title)), style=read["css"], script=read["js"], data=text
         )
 
     @staticmethod
