@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -247,3 +249,11 @@ def test_a_fault_of_the_package_is_one_line_too(capsys, monkeypatch, folders):
 def test_help_lists_the_exit_codes():
     assert EXIT_CODES in build_parser().format_help()
     assert [line.split()[0] for line in EXIT_CODES.splitlines()[1:]] == ["0", "1", "2", "130", "143"]
+
+
+def test_the_documentation_lists_the_same_exit_codes():
+    page = Path(__file__).parent.parent / "docs" / "command-line.md"
+    listed = re.findall(r"^- (\d+): (.*)$", page.read_text(encoding="utf-8").partition("Exit codes:")[2], re.M)
+    assert [(code, says.replace("`", "")) for code, says in listed] == [
+        tuple(line.split(maxsplit=1)) for line in EXIT_CODES.splitlines()[1:]
+    ]
