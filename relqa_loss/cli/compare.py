@@ -19,6 +19,7 @@ from .common import (
     print_csv,
     print_json,
     print_table,
+    tile_for,
     whole_files,
 )
 from .pairs import Pair, Pairs
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 SHOWN_AXES = 3
 MOST_SIDE_BY_SIDE = 5
-LARGE, TILE = 4_000_000, 1024
-"""Pixels above which a picture is compared in tiles, and their side: the values of one pass, in bounded memory."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,7 @@ def add_commands(commands: Commands) -> None:
 
 def relate(loss_fn: RelationalLoss, image: Tensor, reference: Tensor, device: str) -> Relation:
     """The picture compared with the reference, (3, H, W) each."""
-    tile = TILE if image.shape[1] * image.shape[2] > LARGE else None
-    return loss_fn.relate(image[None].to(device), reference[None].to(device), tile=tile)
+    return loss_fn.relate(image[None].to(device), reference[None].to(device), tile=tile_for(image))
 
 
 def judge(pair: Pair, relation: Relation, psnr: float, axes: int) -> Judged:
