@@ -131,7 +131,7 @@ def _show(axes: Axes, pixels: Tensor, title: str, size: float = 9) -> None:
     axes.set_anchor("N")
 
 
-def _colour_limit(maps: Sequence[Tensor]) -> float:
+def colour_limit(maps: Sequence[Tensor]) -> float:
     """One limit for all maps of a figure: colours that can be compared, and a map of almost nothing looks it."""
     limit = 1e-8
     for signed in maps:
@@ -249,7 +249,7 @@ def relation_figure(
     ]
     _show(panels[0], original, names[0])
     _show(panels[1], picture, names[1])
-    limit = _colour_limit([relation[axis][item] for axis, _, _ in chosen])
+    limit = colour_limit([relation[axis][item] for axis, _, _ in chosen])
     for panel, (axis, _, _) in zip(panels[2:], chosen, strict=True):
         _show_map(figure, panel, picture, relation[axis][item], axis, limit)
     left = width - BARS if beside else LABELS
@@ -294,7 +294,7 @@ def comparison_panel(
     upper = [_at(figure, MARGIN + k * (across + GAP), HEAD + TITLE, across, down) for k in range(2 + len(chosen))]
     _show(upper[0], original, "reference")
     _show(upper[1], picture, "image")
-    limit = _colour_limit([relation[axis][0] for axis, _, _ in chosen])
+    limit = colour_limit([relation[axis][0] for axis, _, _ in chosen])
     for place, (axis, _, _) in zip(upper[2:], chosen, strict=True):
         _show_map(figure, place, picture, relation[axis][0], axis, limit)
     letters = round(across * LETTERS_PER_INCH)

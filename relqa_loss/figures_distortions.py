@@ -19,7 +19,8 @@ from torch import Tensor
 from . import __version__
 from .distortions import Component, Distortion, DistortionEngine, Triplet
 from .distortions.catalogue import summary
-from .figures import DIVERGING, DPI, PANEL_INCHES, _colour_limit, _figure, _finish, _photo, _show, _show_map
+from .figures import DIVERGING, DPI, PANEL_INCHES, _figure, _finish, _photo, _show, _show_map, colour_limit
+from .images import to_bytes
 from .relation import AXES, PIXELS_PER_UNIT_SHIFT
 from .validation import MIN_SIDE
 
@@ -154,7 +155,7 @@ def distortion_grid(
     figure = _figure(width / DPI, height / DPI)
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
-    _place_image(axes, _pixels(reference), _MARGIN, _MARGIN)
+    _place_image(axes, to_bytes(reference), _MARGIN, _MARGIN)
     _header(axes, rows, title, _MARGIN + side + 24, _MARGIN, region)
     begun = None
     for k, column in enumerate(columns):
@@ -190,7 +191,7 @@ def recipe_figure(triplet: Triplet, path: str | Path | None = None, *, title: st
     _show(panels[1], after, "distorted")
     panels[2].imshow(triplet.weight[0].float().cpu().numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     panels[2].set_title("weight: black 0, white 1", fontsize=9)
-    limit = _colour_limit([signed for _, signed in maps])
+    limit = colour_limit([signed for _, signed in maps])
     for panel, (axis, signed) in zip(panels[3:], maps, strict=False):
         _show_map(figure, panel, after, signed, axis, limit)
     for panel in (panels[2], *panels[count:]):
@@ -201,12 +202,6 @@ def recipe_figure(triplet: Triplet, path: str | Path | None = None, *, title: st
     return _finish(figure, path)
 
 
-def _pixels(image: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] -> (H, W, 3) uint8."""
-    pixels: np.ndarray = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return pixels
-
-
 def _map_pixels(picture: Tensor, signed: Tensor) -> np.ndarray:
     """A signed map (S, S), which saturates at 1, over the grey picture (3, S, S): (S, S, 3) uint8."""
     from matplotlib import colormaps
@@ -215,7 +210,7 @@ def _map_pixels(picture: Tensor, signed: Tensor) -> np.ndarray:
     colours = torch.from_numpy(colormaps[DIVERGING]((values.numpy() + 1) / 2)[..., :3]).float()
     grey = ((picture.detach().float().cpu().mean(0) + 0.3) / 1.6)[..., None]
     opacity = (values.abs().sqrt() * 0.85)[..., None]
-    return _pixels((grey * (1 - opacity) + colours * opacity).permute(2, 0, 1))
+    return to_bytes((grey * (1 - opacity) + colours * opacity).permute(2, 0, 1))
 
 
 def _map_tile(row: GridRow) -> np.ndarray:
@@ -331,7 +326,7 @@ def _draw_row(axes: Axes, row: GridRow, x: float, y: float, side: int, block: in
     line = _shortened(summary(row.distortion).replace("``", ""), 6.5, block - taken)
     axes.text(x + taken, y + _LABEL - 6, line, fontsize=6.5, va="baseline", ha="left", color="0.35")
     strip = np.full((side, block, 3), 255, dtype=np.uint8)
-    tiles = [*(_pixels(picture) for picture in row.pictures), _map_tile(row)]
+    tiles = [*(to_bytes(picture) for picture in row.pictures), _map_tile(row)]
     for k, tile in enumerate(tiles):
         strip[:, k * (side + _GAP) : k * (side + _GAP) + side] = tile
     _place_image(axes, strip, x, y + _LABEL)

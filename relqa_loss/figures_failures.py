@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from .figures import PANEL_INCHES, _colour_limit, _figure, _photo, _show, _show_map
+from .figures import PANEL_INCHES, _figure, _photo, _show, _show_map, colour_limit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def failure_figure(cases: Sequence[Case]) -> Figure:
     figure = _figure(3 * PANEL_INCHES, len(cases) * (PANEL_INCHES + 0.6))
     # The legends under the maps are insets, which the layout does not see.
     figure.get_layout_engine().set(hspace=0.12, rect=(0, 0.03, 1, 0.97))  # type: ignore[union-attr, call-arg]
-    limit = _colour_limit([case.wrong_map for case in cases])
+    limit = colour_limit([case.wrong_map for case in cases])
     for row, case in enumerate(cases):
         left, middle, right = (figure.add_subplot(len(cases), 3, 3 * row + column) for column in (1, 2, 3))
         picture = _photo("picture", case.picture)

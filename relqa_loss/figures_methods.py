@@ -18,12 +18,12 @@ from .figures import (
     TITLE,
     WIDE,
     _at,
-    _colour_limit,
     _figure,
     _finish,
     _photo,
     _show,
     _show_map,
+    colour_limit,
 )
 from .figures_training import RUN_COLOURS
 from .relation import AXES, Relation, axis_index
@@ -86,7 +86,7 @@ def methods_figure(
     figure = _figure(width, third + BARS_HIGH + 2 * TITLE, paper=True)
     lefts = [MARGIN + k * (across + GAP) for k in range(columns)]
     _show(_at(figure, lefts[0], head + 2 * TITLE, across, down), original, "reference", size=8)
-    limit = _colour_limit([relation[chosen][0] for relation in relations.values()])
+    limit = colour_limit([relation[chosen][0] for relation in relations.values()])
     for left, (name, photo) in zip(lefts[1:], photos.items(), strict=True):
         # Of a path the end tells more than the beginning.
         letters = round(across * LETTERS_PER_INCH)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -70,12 +71,22 @@ def read_image(path: str | Path) -> Tensor:
     if path.is_dir():
         raise ValueError(f"expected one photograph, got a folder: {path}")
     try:
-        with image_module.open(path) as opened:
+        # Not by its path: Pillow would map uncompressed TIFF into memory, with rows of a turned picture's width.
+        with path.open("rb") as file, image_module.open(file) as opened:
             pixels = decode(opened, path)
+    except image_module.UnidentifiedImageError as error:
+        raise ValueError(f"cannot read {path}: cannot identify image file {path.name!r}") from error
     except (OSError, SyntaxError, ValueError, RuntimeError, image_module.DecompressionBombError) as error:
         reason = str(error).replace(str(path), path.name)
         raise ValueError(f"cannot read {path}: {reason}") from error
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def to_bytes(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """(3, H, W), any floating dtype and device, clamped to [0, 1] -> (H, W, 3) uint8, to the nearest step."""
+    steps = (image.detach().to("cpu", torch.float32).clamp(0, 1) * 255.0).round().to(torch.uint8)
+    pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = steps.permute(1, 2, 0).contiguous().numpy()
+    return pixels
 
 
 def write_image(path: str | Path, image: Tensor) -> Path:
@@ -100,8 +111,7 @@ def write_image(path: str | Path, image: Tensor) -> Path:
         image = image[0]
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image must have shape (3, H, W), got {tuple(image.shape)}")
-    pixels = (image.detach().to("cpu", torch.float32).clamp(0, 1) * 255.0).round().to(torch.uint8)
-    picture = image_module.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    picture = image_module.fromarray(to_bytes(image))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in (".jpg", ".jpeg"):
         picture.save(path, quality=JPEG_QUALITY, subsampling=0)
@@ -133,6 +143,11 @@ def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
     if not found:
         raise ValueError(f"no photograph in folder {folder} (looked for {', '.join(SUFFIXES)})")
     return found
+
+
+def readable(name: str) -> str:
+    r"""A file name that any text can hold: bytes that are not UTF-8 are written as ``\udc80`` to ``\udcff``."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def central_crop(image: Tensor, side: int) -> Tensor:

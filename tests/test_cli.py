@@ -12,7 +12,7 @@ import torch
 from relqa_loss.cli import main
 from relqa_loss.cli.common import one_line
 from relqa_loss.images import read_image, write_image
-from relqa_loss.losses import DEFAULT_WEIGHTS
+from relqa_loss.losses import DEFAULT_WEIGHTS, RelationalLoss
 from relqa_loss.relation import AXES
 
 pytest.importorskip("PIL")
@@ -323,6 +323,31 @@ def test_select_holds_one_output_at_a_time(capsys, folders, monkeypatch):
     assert run(capsys, "select", "--ref", folders / "ref", folders / "bad", *more)[0] == 0
     # The original, the output that is being looked at, and the next one while it is read.
     assert len(most) == 35 and max(most) <= 3
+
+
+def test_select_compares_large_pictures_in_tiles_and_shows_how_far_it_is(capsys, folders, monkeypatch):
+    relate, tiles, bars = RelationalLoss.relate, [], []
+
+    def watched(self, *pair, tile=None):
+        tiles.append(tile)
+        return relate(self, *pair, tile=tile)
+
+    def tracked(items, label):
+        bars.append((len(items), label))
+        return iter(items)
+
+    monkeypatch.setattr(RelationalLoss, "relate", watched)
+    monkeypatch.setattr("relqa_loss.cli.select.tracked", tracked)
+    arguments = ["select", "--ref", folders / "ref", folders / "bad", folders / "good", "--json"]
+    whole = json.loads(run(capsys, *arguments)[1])
+    assert set(tiles) == {None} and bars == [(7, "comparing")]
+    tiles.clear()
+    monkeypatch.setattr("relqa_loss.cli.common.LARGE", 1000)
+    monkeypatch.setattr("relqa_loss.cli.common.TILE", 16)
+    tiled = json.loads(run(capsys, *arguments)[1])
+    assert set(tiles) == {16}
+    for one, other in zip(whole["places"], tiled["places"], strict=True):
+        assert other["tag"] == one["tag"] and other["distance"] == pytest.approx(one["distance"], rel=1e-4)
 
 
 def test_select_names_the_file_of_another_size(capsys, folders, photo):

@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import re
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -145,6 +148,42 @@ def test_panel_sets_pictures_side_by_side(capsys, folders):
     assert code == 1 and "--panel: for one REF" in err
 
 
+def test_panel_refuses_one_picture_twice(capsys, folders):
+    pytest.importorskip("matplotlib")
+    image = folders / "out" / "0.webp"
+    code, out, err = run(capsys, "compare", folders / "ref" / "0.png", image, image, "--panel", folders / "p.svg")
+    assert code == 1 and out == "" and f"--panel: IMG must be different pictures, got {image} twice" in err
+    assert not (folders / "p.svg").exists()
+
+
+def test_panel_keeps_a_column_for_each_name(capsys, folders, monkeypatch):
+    pytest.importorskip("matplotlib")
+    drawn = []
+    monkeypatch.setattr("relqa_loss.figures_methods.methods_figure", lambda _, outputs, __: drawn.extend(outputs))
+    monkeypatch.chdir(folders)
+    # The path of the first is the name of the third.
+    images = ["x.png", "poor/x.png", "x.png.png"]
+    for name in images:
+        shutil.copy("poor/0.png", name)
+    assert run(capsys, "compare", "ref/0.png", *images, "--panel", "p.svg")[0] == 0
+    assert drawn == images
+
+
+def test_names_that_are_no_text_are_escaped(capsys, folders):
+    pytest.importorskip("matplotlib")
+    image = folders / "out" / "b\udcff.webp"
+    try:
+        shutil.copy(folders / "out" / "0.webp", image)
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes no such name")
+    targets = {"--html": "page.html", "--panel": "panel.svg", "--figure": "figure.svg"}
+    options = [part for option, name in targets.items() for part in (option, folders / name)]
+    code, out, _ = run(capsys, "compare", folders / "ref" / "0.png", image, *options)
+    assert code == 0 and "b\\udcff.webp" in out
+    for name in targets.values():
+        assert "b\\udcff" in (folders / name).read_text(encoding="utf-8")
+
+
 def test_deep_pictures_differ_below_one_step_of_8_bits(capsys, tmp_path):
     imagecodecs = pytest.importorskip("imagecodecs")
     pytest.importorskip("tifffile")
@@ -210,3 +249,11 @@ def test_a_fault_of_the_package_is_one_line_too(capsys, monkeypatch, folders):
 def test_help_lists_the_exit_codes():
     assert EXIT_CODES in build_parser().format_help()
     assert [line.split()[0] for line in EXIT_CODES.splitlines()[1:]] == ["0", "1", "2", "130", "143"]
+
+
+def test_the_documentation_lists_the_same_exit_codes():
+    page = Path(__file__).parent.parent / "docs" / "command-line.md"
+    listed = re.findall(r"^- (\d+): (.*)$", page.read_text(encoding="utf-8").partition("Exit codes:")[2], re.M)
+    assert [(code, says.replace("`", "")) for code, says in listed] == [
+        tuple(line.split(maxsplit=1)) for line in EXIT_CODES.splitlines()[1:]
+    ]

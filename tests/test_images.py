@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from relqa_loss.images import list_images, read_folder, read_image, write_image
+from relqa_loss.images import list_images, read_folder, read_image, to_bytes, write_image
 
 Image = pytest.importorskip("PIL.Image")
 features = pytest.importorskip("PIL.features")
@@ -20,6 +20,14 @@ def test_lossless_formats_come_back_to_the_nearest_8_bit_value(tmp_path, picture
     assert back.shape == (3, 20, 33) and back.dtype == torch.float32
     assert (back - picture).abs().max() <= 0.5 / 255 + 1e-6
     assert torch.equal(read_image(write_image(path, back)), back)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_bytes_are_the_nearest_step_within_the_range(dtype):
+    levels = torch.tensor([-0.5, 0.0, 0.25, 1.0, 1.5], dtype=dtype, requires_grad=True)
+    pixels = to_bytes(levels.expand(3, 2, 5))
+    assert pixels.dtype == np.uint8 and pixels.shape == (2, 5, 3) and pixels.flags.c_contiguous
+    assert pixels[0, :, 0].tolist() == [0, 0, 64, 255, 255]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "avif"])

@@ -112,6 +112,30 @@ def test_deep_pictures_are_turned_as_shallow_ones_are(tmp_path, ramp, orientatio
     assert torch.allclose(read_image(tmp_path / "a.png"), read_image(tmp_path / "b.tif"), atol=1e-6)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["grey of 8 bits", "grey of 16 bits", "RGB", "RGBA"])
+def test_uncompressed_tiff_is_turned_as_png_is(tmp_path, ramp, kind, orientation):
+    shallow = (ramp // 257).astype(np.uint8)
+    opacity = np.full((20, 24, 1), 255, dtype=np.uint8)
+    pixels = {
+        "grey of 8 bits": shallow[..., 1],
+        "grey of 16 bits": shallow[..., 1].astype(np.uint16) * 257,
+        "RGB": shallow,
+        "RGBA": np.concatenate([shallow, opacity], axis=-1),
+    }[kind]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.tif", exif=exif)
+    Image.fromarray(shallow[..., 1] if "grey" in kind else shallow).save(tmp_path / "b.png", exif=exif)
+    assert torch.allclose(read_image(tmp_path / "a.tif"), read_image(tmp_path / "b.png"), atol=1e-6)
+
+
+def test_what_is_no_picture_is_named_without_the_reader_of_it(tmp_path):
+    (tmp_path / "a.png").write_text("words")
+    with pytest.raises(ValueError, match=r"cannot read .*a\.png: cannot identify image file 'a\.png'$"):
+        read_image(tmp_path / "a.png")
+
+
 def test_a_profile_is_converted_to_srgb(tmp_path):
     linear = np.broadcast_to(np.arange(0, 256, 5, dtype=np.uint8), (16, 52))
     picture = np.stack([linear, linear[:, ::-1], np.full_like(linear, 90)], axis=-1)

@@ -48,6 +48,13 @@ def test_pictures_are_in_the_page_bit_for_bit():
     assert np.array_equal(pixels_of(picture_uri(image)), wanted)
 
 
+def test_a_title_that_is_no_text_is_escaped():
+    report = Report("b\udcff.png", "made by a test")
+    image = torch.full((3, 32, 48), 0.5)
+    report.add("b\udcff.png", image, "ref.png", image, relation_of(0.0), psnr=math.inf)
+    assert "<title>b\\udcff.png" in report.html().encode().decode()
+
+
 def test_maps_keep_sign_and_size_in_grey_levels():
     signed = torch.tensor([[-2.0, -1.0, 0.0, 0.5, 1.0]]).expand(16, 5)
     assert pixels_of(map_uri(signed, 1.0))[0, :, 0].tolist() == [1, 1, 128, 192, 255]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -54,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code, as in ``EXIT_CODES``; failures are one line on stderr, with ``--debug`` below their traceback.
     """
     args = build_parser().parse_args(argv)
+    # As stderr does from the start: one file name that is no text must not cost the whole table.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         if "device" in args:
             check_device("--device", args.device)

@@ -39,6 +39,9 @@ EXTRAS = {
 }
 """Optional module -> the extra that brings it."""
 
+LARGE, TILE = 4_000_000, 1024
+"""Pixels above which a picture is compared in tiles, and their side: the values of one pass, in bounded memory."""
+
 Commands = Any
 """argparse keeps the class of ``add_subparsers()``'s result private."""
 
@@ -115,6 +118,11 @@ def names(text: str, between: str = ",") -> list[str]:
     return [name.strip() for name in text.split(between)]
 
 
+def named(path: Path, reason: str) -> str:
+    """Why a file cannot be used, with its path unless the reason names it."""
+    return reason if str(path) in reason else f"{path}: {reason}"
+
+
 def check_size(path: Path, image: Tensor, reference_path: Path, reference: Tensor) -> None:
     """ValueError that names both files, unless an image (3, H, W) has the size of its reference."""
     from ..pairing import misfit
@@ -122,6 +130,11 @@ def check_size(path: Path, image: Tensor, reference_path: Path, reference: Tenso
     reason = misfit(path, image, reference_path, reference)
     if reason:
         raise ValueError(reason)
+
+
+def tile_for(image: Tensor) -> int | None:
+    """Side of the tiles an image (3, H, W) is compared in, or None where one pass fits into memory."""
+    return TILE if image.shape[1] * image.shape[2] > LARGE else None
 
 
 def missing_module(error: ImportError) -> str:

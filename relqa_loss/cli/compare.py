@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from .common import (
     print_csv,
     print_json,
     print_table,
+    tile_for,
     whole_files,
 )
 from .pairs import Pair, Pairs
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
 SHOWN_AXES = 3
 MOST_SIDE_BY_SIDE = 5
-LARGE, TILE = 4_000_000, 1024
-"""Pixels above which a picture is compared in tiles, and their side: the values of one pass, in bounded memory."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,7 @@ def add_commands(commands: Commands) -> None:
 
 def relate(loss_fn: RelationalLoss, image: Tensor, reference: Tensor, device: str) -> Relation:
     """The picture compared with the reference, (3, H, W) each."""
-    tile = TILE if image.shape[1] * image.shape[2] > LARGE else None
-    return loss_fn.relate(image[None].to(device), reference[None].to(device), tile=tile)
+    return loss_fn.relate(image[None].to(device), reference[None].to(device), tile=tile_for(image))
 
 
 def judge(pair: Pair, relation: Relation, psnr: float, axes: int) -> Judged:
@@ -113,6 +112,7 @@ def run_compare(args: argparse.Namespace) -> int:
     outputs: dict[str, tuple[Tensor, Relation]] = {}
     axes = len(AXES) if args.json else 0 if args.csv else SHOWN_AXES
     targets = _figure_paths(args.figure, pairs)
+    labels = {} if args.panel is None else _labels(args.images)
     results = []
     for pair, reference, image in pairs:
         decibels = psnr(image, reference)
@@ -125,7 +125,7 @@ def run_compare(args: argparse.Namespace) -> int:
             if report is not None:
                 _add(report, pair, reference, image, relation, decibels)
         if args.panel is not None:
-            outputs[_label(pair.image, args.images)] = (image, relation)
+            outputs[labels[pair.image]] = (image, relation)
     if args.panel is not None:
         # One original stands for all: a panel is refused for folders.
         _draw_panel(reference, outputs, args.panel)
@@ -148,6 +148,10 @@ def _check_targets(args: argparse.Namespace) -> None:
             f"--panel: for one REF and up to {MOST_SIDE_BY_SIDE} IMG, got {len(args.images)} of a "
             f"{'folder' if args.reference.is_dir() else 'picture'}"
         )
+    if args.panel is not None:
+        for place, image in enumerate(args.images):
+            if image in args.images[:place]:
+                raise ValueError(f"--panel: IMG must be different pictures, got {image} twice")
     if args.html_pictures is not None and args.html is None:
         raise ValueError("--html-pictures: only with --html")
     if args.html is not None and args.html.suffix.lower() not in (".html", ".htm"):
@@ -163,15 +167,19 @@ def _figure_paths(target: Path | None, pairs: Pairs) -> list[Path | None]:
 
 def _draw(pair: Pair, reference: Tensor, image: Tensor, relation: Relation, target: Path) -> None:
     from ..figures import figure_path, relation_figure
+    from ..images import readable
 
-    title = f"{pair.image.name}: distance {float(relation.distance):.4g}"
+    title = f"{readable(pair.image.name)}: distance {float(relation.distance):.4g}"
     relation_figure(reference, image, relation, target, title=title)
     note(f"figure: {figure_path(target)}")
 
 
-def _label(image: Path, images: list[Path]) -> str:
-    """Its name, or its whole path where another image has that name."""
-    return image.stem if sum(other.stem == image.stem for other in images) == 1 else str(image)
+def _labels(images: Sequence[Path]) -> dict[Path, str]:
+    """Names of different images, or their whole paths where two have one name."""
+    from ..images import readable
+
+    alike = len({image.stem for image in images}) < len(images)
+    return {image: readable(str(image) if alike else image.stem) for image in images}
 
 
 def _draw_panel(reference: Tensor, outputs: dict[str, tuple[Tensor, Relation]], target: Path) -> None:

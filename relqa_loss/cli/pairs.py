@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import note
+from .common import named, note
 from .progress import tracked
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Pairs:
                 (known,) = read_each([pair.reference])
             original = known[1]
             if isinstance(original, str) and not self.folders:
-                raise ValueError(_named(pair.reference, original))
+                raise ValueError(named(pair.reference, original))
             ((_, image),) = read_each([pair.image])
             if isinstance(original, str):
                 reason = original
@@ -99,7 +99,7 @@ class Pairs:
         if compared == 0:
             name, reason = self.skipped[-1]
             if len(self.all) == 1:
-                raise ValueError(_named(Path(name), reason))
+                raise ValueError(named(Path(name), reason))
             raise ValueError(f"none of the {len(self.all)} pictures can be compared with {self.reference}")
 
     def skipped_rows(self) -> list[dict[str, str]]:
@@ -109,7 +109,3 @@ class Pairs:
     def exit_code(self) -> int:
         """1 if a picture was skipped, else 0."""
         return 1 if self.skipped else 0
-
-
-def _named(path: Path, reason: str) -> str:
-    return reason if str(path) in reason else f"{path}: {reason}"

@@ -14,11 +14,14 @@ from .common import (
     check_size,
     command,
     make_loss,
+    named,
     note,
     note_skipped,
     print_json,
     print_table,
+    tile_for,
 )
+from .progress import tracked
 
 if TYPE_CHECKING:
     from ..losses import RelationalLoss
@@ -84,12 +87,12 @@ def score_row(loss_fn: RelationalLoss, paths: Sequence[Path]) -> list[ImageScore
     row: list[ImageScore] = []
     for path, image in read_each(paths):
         if isinstance(image, str):
-            return image if str(path) in image else f"{path}: {image}"
+            return named(path, image)
         if original is None:
             original = image
             continue
         check_size(path, image, paths[0], original)
-        row.append(score_image(loss_fn, image, original, name=str(path)))
+        row.append(score_image(loss_fn, image, original, name=str(path), tile=tile_for(image)))
     return row
 
 
@@ -102,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     loss_fn = make_loss(args)
     tallies = {str(folder): Tally(loss_fn) for folder in args.outputs}
     skipped: list[tuple[str, str]] = []
-    for name, paths in zip(paired.names, paired.paths, strict=True):
+    for name, paths in tracked(list(zip(paired.names, paired.paths, strict=True)), "comparing"):
         row = score_row(loss_fn, paths)
         if isinstance(row, str):
             skipped.append((name, row))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..distortions.panel import PANEL
-from ..images import pillow
+from ..images import pillow, to_bytes
 from ..validation import MIN_SIDE, check_pair, unknown_name
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -217,9 +217,8 @@ def _ssimulacra2() -> Function:
     image_module = pillow()
 
     def coded(image: Tensor) -> io.BytesIO:
-        pixels = (image.cpu() * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         file = io.BytesIO()
-        image_module.fromarray(pixels).save(file, "BMP")
+        image_module.fromarray(to_bytes(image)).save(file, "BMP")
         file.seek(0)
         return file
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..figures import _colour_limit
+from ..figures import colour_limit
+from ..images import readable
 from ..places import strongest_places
 from ..relation import AXES, Relation
 from ..words import AXIS_WORDS, MIXED_BELOW, balance, in_words, strongest
@@ -125,7 +126,7 @@ class Report:
         maps = relation.maps[item].detach().to("cpu", torch.float32)
         parts = relation.parts[item].detach().float().tolist()
         mapped = [axis for axis, _, _ in strongest(relation, MAPS, item)]
-        limit = _colour_limit([maps[AXES.index(axis)] for axis in mapped])
+        limit = colour_limit([maps[AXES.index(axis)] for axis in mapped])
         small = shrunk(maps, MAP_SIDE)
         least = SHOWN_SHARE * float(relation.distance[item].detach())
         axes = []
@@ -194,7 +195,7 @@ class Report:
         page = importlib.resources.files(__package__)
         read = {name: (page / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
         return string.Template(read["html"]).substitute(
-            title=html.escape(self.title), style=read["css"], script=read["js"], data=text
+            title=html.escape(readable(self.title)), style=read["css"], script=read["js"], data=text
         )
 
     @staticmethod

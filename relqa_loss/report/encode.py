@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..images import pillow
+from ..images import pillow, to_bytes
 
 STEPS = 127
 """A map value of the colour limit is this many grey levels away from the level of 0, which is 128."""
@@ -27,8 +27,7 @@ def shrunk(image: Tensor, side: int) -> Tensor:
 
 def picture_uri(image: Tensor) -> str:
     """(3, H, W) in [0, 1] as a WebP of 8 bits, without loss: coding must not add artefacts to look for."""
-    pixels = (image.detach().to("cpu", torch.float32).clamp(0, 1) * 255).round().to(torch.uint8)
-    return _webp(pixels.permute(1, 2, 0).contiguous().numpy())
+    return _webp(to_bytes(image))
 
 
 def map_uri(signed: Tensor, limit: float) -> str:

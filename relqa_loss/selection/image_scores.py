@@ -27,7 +27,7 @@ class Judge(Protocol):
     checkpoints are compared by, and it is taken from the distances.
     """
 
-    def relate(self, a: Tensor, b: Tensor, ref: Tensor | None = None) -> Relation:
+    def relate(self, a: Tensor, b: Tensor, ref: Tensor | None = None, *, tile: int | None = None) -> Relation:
         """A compared with b, see ``RelationalLoss.relate``."""
 
     def parameters(self) -> Iterator[Tensor]:
@@ -78,7 +78,13 @@ class ImageScores:
 
 @torch.no_grad()
 def score_image(
-    loss_fn: Judge, output: Tensor, reference: Tensor, *, directions: bool = True, name: str = "output"
+    loss_fn: Judge,
+    output: Tensor,
+    reference: Tensor,
+    *,
+    directions: bool = True,
+    name: str = "output",
+    tile: int | None = None,
 ) -> ImageScore:
     """Compare one output with its reference, on the device of the loss.
 
@@ -88,6 +94,8 @@ def score_image(
         reference: (3, H, W).
         directions: also decode the maps, which takes two to three times as long.
         name: of the output, for messages.
+        tile: None, or the side in pixels of the tiles to compare in, for pictures that do not fit into memory at
+            once; for a loss whose ``relate`` takes it, see ``RelationalLoss.relate``.
 
     Raises:
         TypeError: not float tensors.
@@ -96,7 +104,9 @@ def score_image(
     device = device_of(loss_fn)
     # Validation under autocast is about the model's precision, not about that of its judge.
     with torch.autocast(device.type, enabled=False):
-        relation = loss_fn.relate(output[None].to(device), reference[None].to(device))
+        pair = output[None].to(device), reference[None].to(device)
+        # A judge that knows no tiles still judges whole pictures.
+        relation = loss_fn.relate(*pair) if tile is None else loss_fn.relate(*pair, tile=tile)
         maps = relation.maps if directions else None
     distance = float(relation.distance)
     if not distance < float("inf"):
