@@ -32,6 +32,7 @@ COMMANDS = [
     ["benchmark", "speed"],
     ["benchmark", "growth"],
     ["benchmark", "recovery"],
+    ["benchmark", "alignment"],
     ["benchmark", "line"],
     ["benchmark", "calibration"],
     ["benchmark", "severity"],
@@ -497,6 +498,16 @@ def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):
     table = json.loads(out)
     assert code == 0 and table == json.loads(target.read_text()) and (table["pictures"], table["steps"]) == (2, 2)
     assert all(set(row) == {"start", "RelationalLoss", "L1"} for row in table["psnr"].values())
+
+
+def test_benchmark_alignment_stands_beside_plain_l1(capsys, tmp_path, files):
+    target = tmp_path / "alignment.json"
+    arguments = ["--data", str(files), "--limit", "1", "--crop", "32", "--with", "l1", "--json", str(target)]
+    code, out, _ = run(capsys, "benchmark", "alignment", *arguments)
+    assert code == 0 and "RelationalLoss" in out and "blur, sigma 1" in out
+    found = json.loads(target.read_text())
+    assert set(found["degraded"]["blur, sigma 1"]) == {"RelationalLoss", "L1"} and found["pictures"] == 1
+    assert found["weights_sha256"]
 
 
 def test_benchmark_recovery_takes_axes_writes_a_sheet_and_says_what_was_wanted(capsys, tmp_path, files):

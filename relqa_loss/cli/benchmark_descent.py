@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..evaluation.recovery import Recovery
+    from ..evaluation.recovery_losses import Loss
     from ..evaluation.targets import Target
+    from ..losses import RelationalLoss
 
 
 def add_descent(kinds: Commands) -> None:
@@ -32,9 +34,7 @@ def add_descent(kinds: Commands) -> None:
     recovery = command(
         kinds, "recovery", "Does descending the loss bring photographs back? PSNR and artefacts, beside other losses."
     )
-    recovery.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
-    recovery.add_argument("--limit", type=int, default=4, help="use at most this many photographs (default: 4)")
-    recovery.add_argument("--crop", type=int, default=192, help="side of the central crops in pixels (default: 192)")
+    _add_crops(recovery, limit=4)
     recovery.add_argument("--steps", type=int, default=300, help="Adam steps (default: 300; the targets allow 500)")
     recovery.add_argument(
         "--with",
@@ -60,9 +60,7 @@ def add_descent(kinds: Commands) -> None:
     add_loss_arguments(line)
     line.set_defaults(run=run_line)
     alignment = command(kinds, "alignment", "Does the gradient point to the reference? Its angle, beside other losses.")
-    alignment.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
-    alignment.add_argument("--limit", type=int, default=8, help="use at most this many photographs (default: 8)")
-    alignment.add_argument("--crop", type=int, default=192, help="side of the central crops in pixels (default: 192)")
+    _add_crops(alignment, limit=8)
     alignment.add_argument(
         "--with",
         dest="beside",
@@ -95,26 +93,42 @@ def _note_verdicts(measured: Mapping[str, Any], targets: Sequence[Target]) -> li
     ]
 
 
-def run_recovery(args: argparse.Namespace) -> int:
-    """Descent from degraded copies."""
-    from ..evaluation.engine_cases import of_weights
-    from ..evaluation.recovery import check_steps, recovery_table
-    from ..evaluation.recovery_losses import Loss, losses_beside
-    from ..evaluation.targets import RECOVERY_CROP, RECOVERY_STEPS, RECOVERY_TARGETS
+def _add_crops(parser: argparse.ArgumentParser, limit: int) -> None:
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
+    parser.add_argument(
+        "--limit", type=int, default=limit, help=f"use at most this many photographs (default: {limit})"
+    )
+    parser.add_argument("--crop", type=int, default=192, help="side of the central crops in pixels (default: 192)")
+
+
+def _crops_and_losses(
+    args: argparse.Namespace,
+) -> tuple[list[Tensor], RelationalLoss, dict[str, Loss], dict[str, str]]:
+    """Central crops of the photographs; the loss; it and those beside it by title; those that are missing, with why."""
+    from ..evaluation.recovery_losses import losses_beside
     from ..images import central_crop, read_folder
 
-    # All of these before minutes of work rather than after.
-    check_steps(args.steps)
-    if args.figure is not None:
-        _check_figure(args.figure)
     folder = read_folder(args.data, args.limit)
     note_skipped(folder.skipped)
     loss_fn = make_loss(args, reduction="none")
     beside, missing = losses_beside(loss_fn, args.beside, args.crop)
     for title, reason in missing.items():
         note(f"left out: {title}, {reason}")
-    losses: dict[str, Loss] = {"RelationalLoss": loss_fn, **beside}
     crops = [central_crop(image, args.crop).to(args.device) for image in folder.images]
+    return crops, loss_fn, {"RelationalLoss": loss_fn, **beside}, missing
+
+
+def run_recovery(args: argparse.Namespace) -> int:
+    """Descent from degraded copies."""
+    from ..evaluation.engine_cases import of_weights
+    from ..evaluation.recovery import check_steps, recovery_table
+    from ..evaluation.targets import RECOVERY_CROP, RECOVERY_STEPS, RECOVERY_TARGETS
+
+    # All of these before minutes of work rather than after.
+    check_steps(args.steps)
+    if args.figure is not None:
+        _check_figure(args.figure)
+    crops, loss_fn, losses, missing = _crops_and_losses(args)
     recovery = recovery_table(losses, crops, steps=args.steps, progress=note)
     if args.crop != RECOVERY_CROP or args.steps > RECOVERY_STEPS:
         note(f"the targets are meant for crops of {RECOVERY_CROP} pixels and at most {RECOVERY_STEPS} steps")
@@ -132,17 +146,9 @@ def run_alignment(args: argparse.Namespace) -> int:
     """Angles of gradients."""
     from ..evaluation.alignment import alignment_table
     from ..evaluation.engine_cases import of_weights
-    from ..evaluation.recovery_losses import losses_beside
-    from ..images import central_crop, read_folder
 
-    folder = read_folder(args.data, args.limit)
-    note_skipped(folder.skipped)
-    loss_fn = make_loss(args, reduction="none")
-    beside, missing = losses_beside(loss_fn, args.beside, args.crop)
-    for title, reason in missing.items():
-        note(f"left out: {title}, {reason}")
-    crops = [central_crop(image, args.crop).to(args.device) for image in folder.images]
-    table = alignment_table({"RelationalLoss": loss_fn, **beside}, crops)
+    crops, loss_fn, losses, missing = _crops_and_losses(args)
+    table = alignment_table(losses, crops)
     print("gradient beside the way from the reference: cosine (share of its energy in the finest detail)")
     titles = list(next(iter(table["degraded"].values())))
     rows = [
