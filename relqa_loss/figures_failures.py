@@ -18,6 +18,10 @@ LARGEST = 150_000
 """Bytes that :func:`as_webp` may return: the figure travels with the weights."""
 
 WEBP_DPI = 80
+
+LEGEND_INCHES = 0.5
+"""Height of a legend under a map, with its words on two lines."""
+
 QUALITIES = (85, 70, 55, 40, 25, 10)
 
 
@@ -54,9 +58,11 @@ def failure_figure(cases: Sequence[Case]) -> Figure:
     """
     if not cases:
         raise ValueError("cases must hold at least one, got none")
-    figure = _figure(3 * PANEL_INCHES, len(cases) * (PANEL_INCHES + 0.6))
-    # The legends under the maps are insets, which the layout does not see.
-    figure.get_layout_engine().set(hspace=0.12, rect=(0, 0.03, 1, 0.97))  # type: ignore[union-attr, call-arg]
+    height = len(cases) * (PANEL_INCHES + 0.6)
+    figure = _figure(3 * PANEL_INCHES, height)
+    # The legends under the maps are insets, which the layout does not see: the lowest needs room of its own.
+    below = LEGEND_INCHES / height
+    figure.get_layout_engine().set(hspace=0.12, rect=(0, below, 1, 1 - below))  # type: ignore[union-attr, call-arg]
     limit = colour_limit([case.wrong_map for case in cases])
     for row, case in enumerate(cases):
         left, middle, right = (figure.add_subplot(len(cases), 3, 3 * row + column) for column in (1, 2, 3))

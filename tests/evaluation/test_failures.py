@@ -102,3 +102,16 @@ def test_nothing_wrong_or_no_matplotlib_is_no_figure(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(failures, "failure_figure", missing)
     assert failures_webp(Says(blur=1.0), PHOTOGRAPHS, EVALUATION) is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_legends_lie_inside_the_figure(count: int) -> None:
+    pytest.importorskip("matplotlib")
+    photo = torch.rand(3, 32, 32)
+    case = Case("noise, severity 0.7", photo, photo, ("noise",), "chroma_noise", torch.full((32, 32), 0.5))
+    figure = failure_figure([case] * count)
+    figure.canvas.draw()
+    every = [*figure.axes, *(inset for axes in figure.axes for inset in axes.child_axes)]
+    legends = {axes.xaxis.label for axes in every if axes.get_xlabel()}
+    assert len(legends) == count
+    assert min(legend.get_window_extent().y0 for legend in legends) >= 0
