@@ -101,6 +101,21 @@ def test_a_term_weighs_the_same_whatever_its_scale(scale: float) -> None:
     torch.testing.assert_close(ours.norm(), 0.5 * l1.norm())
 
 
+def test_a_single_loss_may_have_a_share_of_its_own(photographs: list[Tensor], tmp_path: Path) -> None:
+    found, _ = terms([L1, OURS], DEFAULT_WEIGHTS, PLAN.crop)
+    plain = train("denoise", 1, found, photographs, PLAN, tmp_path / "plain", identity=IDENTITY)
+    half = train("denoise", 1, found, photographs, PLAN, tmp_path / "half", identity=IDENTITY, shares={OURS: 0.5})
+    assert half[OURS].factor == pytest.approx(0.5 * plain[OURS].factor, rel=1e-6)
+    assert same(half[L1], plain[L1])
+    with pytest.raises(ValueError, match="trained with other settings"):
+        train("denoise", 1, found, photographs, PLAN, tmp_path / "half", identity=IDENTITY)
+    with pytest.raises(ValueError, match="shares must name losses that are trained, got 'L2'"):
+        train("denoise", 1, found, photographs, PLAN, tmp_path / "none", identity=IDENTITY, shares={"L2": 1.0})
+    with pytest.raises(ValueError, match="share must be finite and > 0, got -1"):
+        train("denoise", 1, found, photographs, PLAN, tmp_path / "none", identity=IDENTITY, shares={OURS: -1})
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_term_without_gradient_cannot_be_balanced() -> None:
     some = [(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))]
     with pytest.raises(ValueError, match="cannot be balanced"):
@@ -178,7 +193,7 @@ def test_command_prints_tables_and_a_figure(
         "--data": tmp_path / "photos", "--test": tmp_path / "photos", "--out": tmp_path / "runs",
         "--tasks": "denoise,x2", "--losses": f"{L1};{OURS}", "--seeds": 0, "--start-steps": 2, "--steps": 1,
         "--judges": "psnr", "--crop": 32, "--batch": 1, "--test-crop": 32, "--json": tmp_path / "out.json",
-        "--figure": tmp_path / "crops.png",
+        "--figure": tmp_path / "crops.png", "--share": f"0.7; {OURS}=0.2",
     }  # fmt: skip
     arguments = [str(part) for option in options.items() for part in option]
     assert main(["benchmark", "restoration", *arguments]) == 0
@@ -186,4 +201,12 @@ def test_command_prints_tables_and_a_figure(
     assert "beside each other loss" in printed and "x2: means" in printed
     report = json.loads((tmp_path / "out.json").read_text())
     assert set(report["tasks"]) == {"denoise", "x2"} and report["weights_sha256"]
+    assert report["plan"]["share"] == 0.7 and report["shares"] == {OURS: 0.2}
     assert (tmp_path / "crops.png").stat().st_size > 1000
+
+
+def test_a_share_that_is_no_number_is_one_clear_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folders = ["--data", "photos", "--test", "photos", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        main(["benchmark", "restoration", *folders, "--share", "1;L1 + MS-SSIM=much"])
+    assert "argument --share: must be numbers or LOSS=NUMBER, got 'L1 + MS-SSIM=much'" in capsys.readouterr().err

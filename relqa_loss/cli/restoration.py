@@ -55,12 +55,32 @@ def add_training_arguments(
     )
     parser.add_argument("--batch", type=int, default=4, help="crops a step (default: 4)")
     parser.add_argument(
-        "--share", type=float, default=1.0, help="a term's gradient beside L1's, at the start (default: 1)"
+        "--share",
+        type=_shares,
+        default=(1.0, {}),
+        metavar="S[;A=S]",
+        help="a term's gradient beside L1's, at the start; for single losses another (default: 1)",
     )
     parser.add_argument("--test-crop", type=int, default=256, help="side of the judged crops in pixels (default: 256)")
     parser.add_argument("--limit", type=int, help="judge on at most this many photographs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to this file too")
     add_loss_arguments(parser)
+
+
+def _shares(text: str) -> tuple[float, dict[str, float]]:
+    """``"1; L1 + MS-SSIM=2"`` -> the share of all terms, and those of single losses by name."""
+    common, single = 1.0, {}
+    for piece in names(text, between=";"):
+        name, _, value = piece.rpartition("=")
+        try:
+            share = float(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be numbers or LOSS=NUMBER, got {piece!r}") from None
+        if name:
+            single[name.strip()] = share
+        else:
+            common = share
+    return common, single
 
 
 @dataclass(frozen=True)
@@ -69,6 +89,7 @@ class Setup:
 
     Attributes:
         plan: how restorers are trained.
+        shares: name of a loss -> its share, where it is not the plan's.
         tasks: names of what they undo.
         losses: name -> term beside L1.
         metrics: name -> metric of another package.
@@ -79,6 +100,7 @@ class Setup:
     """
 
     plan: Plan
+    shares: dict[str, float]
     tasks: list[str]
     losses: dict[str, Term | None]
     metrics: dict[str, PeerMetric]
@@ -90,7 +112,7 @@ class Setup:
     def report(self, seeds: list[int]) -> dict[str, Any]:
         """The beginning of a report: what was trained and judged, how and on what."""
         return {
-            "plan": asdict(self.plan), "seeds": seeds, "photographs": len(self.tests),
+            "plan": asdict(self.plan), "shares": self.shares, "seeds": seeds, "photographs": len(self.tests),
             "crop": int(self.tests[0].shape[-1]),
             "judges": {name: f"{one.package} {one.version}" for name, one in self.metrics.items()},
             "weights_sha256": self.identity["weights"],
@@ -115,7 +137,8 @@ def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[st
     from ..training.data import load_photographs
     from ..validation import MIN_SIDE
 
-    plan = Plan(args.start_steps, args.steps, args.batch, args.crop, share=args.share)
+    common, shares = args.share
+    plan = Plan(args.start_steps, args.steps, args.batch, args.crop, share=common)
     tasks = check_tasks(args.tasks or list(TASKS))
     found, missing = terms(args.losses or losses, args.weights, plan.crop, args.device)
     judges, absent = load_metrics(metrics)
@@ -132,7 +155,7 @@ def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[st
     note_skipped([*training.skipped, *folder.skipped])
     tests = [central_crop(image, args.test_crop) for image in folder.images]
     identity: dict[str, object] = {"photographs": training.digest, "weights": loss_fn.info()["files"]}
-    return Setup(plan, tasks, found, judges, training.training, tests, loss_fn, identity)
+    return Setup(plan, shares, tasks, found, judges, training.training, tests, loss_fn, identity)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -153,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
         for seed in args.seeds:
             made = train(
                 task, seed, setup.losses, setup.training, setup.plan, args.out,
-                identity=setup.identity, device=args.device, progress=note,
+                identity=setup.identity, shares=setup.shares, device=args.device, progress=note,
             )  # fmt: skip
             for name, one in made.items():
                 pictures = restored(one.model, task, setup.tests, seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -177,7 +177,7 @@ class Plan:
         batch: crops a step.
         crop: their side in pixels, even; MS-SSIM needs at least 161.
         learning_rate: at the beginning of each half cosine.
-        share: norm of a term's gradient beside that of L1, at the start.
+        share: norm of a term's gradient beside that of L1, at the start; :func:`train` takes another for single losses.
     """
 
     start_steps: int = 1500
@@ -272,6 +272,7 @@ def train(
     out: Path,
     *,
     identity: Mapping[str, object],
+    shares: Mapping[str, float] | None = None,
     along: Sequence[int] = (),
     device: str | torch.device = "cpu",
     progress: Callable[[str], None] | None = None,
@@ -286,6 +287,7 @@ def train(
         plan: how.
         out: a file for each restorer goes here.
         identity: what else the results depend on (digests of photographs and weights): files of another are refused.
+        shares: name of a loss -> what stands for the plan's ``share`` there.
         along: steps of the start and of each loss after which the restorer, as it is then, is kept and returned too.
         device: where to train.
         progress: called with a line of text after each restorer.
@@ -303,10 +305,13 @@ def train(
     def crops(first: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(_Crops(photographs, spoil, plan, seed, first), 0, steps, 0)
 
+    def plan_of(name: str) -> Plan:
+        return replace(plan, share=(shares or {}).get(name, plan.share))
+
     def kept(name: str, steps: int, build: Callable[[], dict[int, Trained]]) -> dict[str, Trained]:
         wanted = {_after(name, step): step for step in along if step < steps} | {name: steps}
         paths = {one: out / f"{task}-{seed}-{_slug(one)}.pt" for one in wanted}
-        settings = {"task": task, "seed": seed, "plan": asdict(plan), **identity}
+        settings = {"task": task, "seed": seed, "plan": asdict(plan_of(name)), **identity}
         if all(path.exists() for path in paths.values()):
             return {one: _read(path, {**settings, "loss": one}, spoil.scale, device) for one, path in paths.items()}
         made = build()
@@ -324,6 +329,10 @@ def train(
         models = _descend(model, batches_of, plan.start_steps, plan.learning_rate, F.l1_loss, along)
         return {step: Trained(one.eval(), 0.0) for step, one in models.items()}
 
+    for name in shares or {}:
+        if name not in losses:
+            raise ValueError(f"shares must name losses that are trained, got {name!r}, not in {', '.join(losses)}")
+        plan_of(name)  # a share that is none fails now, not after the start is trained
     common = kept(START, plan.start_steps, start)
 
     def go_on(name: str, term: Term | None) -> dict[int, Trained]:
@@ -333,7 +342,7 @@ def train(
             loss = term  # of L1's own scale: its weights have mean 1
         elif term is not None:
             some = list(islice(crops(plan.start_steps, BALANCE_BATCHES), BALANCE_BATCHES))
-            factor = factor_of(term, model, some, plan.share)
+            factor = factor_of(term, model, some, plan_of(name).share)
             loss = _l1_and(term, factor)
         batches_of = crops(plan.start_steps, plan.steps)
         models = _descend(model.train(), batches_of, plan.steps, plan.learning_rate / 2, loss, along)
