@@ -161,7 +161,9 @@ def _in_plain_words(error: Exception, subject: str, *, cached: bool = True) -> E
         return PermissionError(f"{subject}: refused ({said})") if refused else OSError(f"{subject}: {said}")
     if isinstance(cause, OfflineModeIsEnabled):
         return ConnectionError(f"{subject}: offline mode is on (HF_HUB_OFFLINE){missed}")
-    if isinstance(error, LocalEntryNotFoundError) or isinstance(cause, HTTPError | ConnectionError):
+    # Clients before 1.0 speak through requests, whose errors of transport have no ancestor in the client's own.
+    transport = isinstance(cause, HTTPError | ConnectionError) or type(cause).__module__ == "requests.exceptions"
+    if transport or isinstance(error, LocalEntryNotFoundError):
         return ConnectionError(f"{subject}: the Hub cannot be reached{missed} ({said})")
     kind = ValueError if isinstance(cause, ValueError) else OSError
     return kind(f"{subject}: {said}")

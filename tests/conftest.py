@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from fake_hub import FakeHub, serving
+from huggingface_hub import file_download
 from torch import Tensor, nn
 
 from relqa_loss import RelationalLoss, distort
@@ -107,6 +108,8 @@ def hub(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
         monkeypatch.setattr(client, "ENDPOINT", hub.endpoint)
         template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(client, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        # Clients before 1.0 keep a copy here.
+        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
         monkeypatch.setattr(client, "HF_HUB_CACHE", str(cache))
         monkeypatch.setattr(client, "HF_TOKEN_PATH", str(tmp_path / "token"))
         # The storage behind hf_xet speaks a protocol of its own, which the stand-in does not.

@@ -64,9 +64,12 @@ class Repository:
 
 @dataclass(frozen=True)
 class Request:
+    """``start``: first byte that is asked for; more than 0 where a download goes on."""
+
     method: str
     path: str
     token: str | None
+    start: int = 0
 
 
 class FakeHub:
@@ -238,7 +241,11 @@ class FakeHub:
                     raise Refusal(400, message="BadDigest")
                 self.storage[match[1]] = body
                 return 200, {}, b""
-            return 200, {}, self.spoil(self.storage[match[1]])
+            content = self.spoil(self.storage[match[1]])
+            if request.start == 0:
+                return 200, {}, content
+            reach = f"bytes {request.start}-{len(content) - 1}/{len(content)}"
+            return 206, {"Content-Range": reach}, content[request.start :]
         for method, pattern, route in ROUTES:
             match = re.fullmatch(pattern, request.path)
             if match and request.method in method:
@@ -287,7 +294,13 @@ def serving() -> Iterator[FakeHub]:
         def do(self) -> None:
             body = self.read_body()
             scheme, _, token = self.headers.get("Authorization", "").partition(" ")
-            request = Request(self.command, urlsplit(self.path).path, token if scheme == "Bearer" else None)
+            start = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            request = Request(
+                self.command,
+                urlsplit(self.path).path,
+                token if scheme == "Bearer" else None,
+                0 if start is None else int(start[1]),
+            )
             try:
                 status, headers, content = hub.answer(request, body)
             except Refusal as refusal:
