@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import os
 import shutil
@@ -163,7 +165,9 @@ def test_info_works_in_a_core_install(tmp_path):
 
 def test_info_prints_digests_and_axes(capsys):
     code, out, _ = run(capsys, "info")
-    assert code == 0 and "predictor.safetensors" in out
+    assert code == 0 and "predictor.safetensors" in out and max(map(len, out.splitlines())) < 300
+    provenance = json.loads(run(capsys, "info", "--json")[1])["provenance"]
+    assert f"  recipe                   name {provenance['recipe']['name']}; seed" in out and "{" not in out
     assert [line.split()[0] for line in out.splitlines()[-len(AXES) :]] == list(AXES)
 
 
@@ -279,7 +283,7 @@ def test_select_does_not_call_the_first_folder_best_when_nothing_is_decided(caps
     assert out.splitlines()[-2:] == [f"cannot be told apart at 0.9: {group}", f"best of 3 on 7 photographs: {group}"]
     assert [line.split("  ")[0] for line in out.splitlines()[1:4]] == ["1 to 2", "1 to 2", "3"]
     code, out, err = run(capsys, "select", "--ref", folders / "ref", folders / "good", folders / "good")
-    assert code == 1 and out == "" and "different folders, got" in err
+    assert code == 2 and out == "" and "different folders, got" in err
 
 
 def test_select_skips_the_unreadable_and_names_the_missing(capsys, folders):
@@ -294,6 +298,24 @@ def test_select_skips_the_unreadable_and_names_the_missing(capsys, folders):
     (folders / "good" / "5.tiff").unlink()
     code, out, err = run(capsys, *arguments)
     assert code == 1 and out == "" and "lacks outputs for 1 of 7 references, e.g. '5'" in err
+
+
+def test_select_as_csv_has_a_row_for_each_folder_beside_the_first(capsys, folders):
+    shutil.copytree(folders / "good", folders / "twin")
+    arguments = ["select", "--ref", folders / "ref", folders / "bad", folders / "good", folders / "twin"]
+    code, out, err = run(capsys, *arguments, "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 0 and err == "" and len(rows) == 3 and rows[2]["outputs"] == str(folders / "bad")
+    assert [(row["best_place"], row["worst_place"]) for row in rows] == [("1", "2"), ("1", "2"), ("3", "3")]
+    assert [row["decision"] for row in rows] == ["", "undecided", "worse"]
+    found = json.loads(run(capsys, *arguments, "--json")[1])
+    assert [float(row["distance"]) for row in rows] == [place["distance"] for place in found["places"]]
+    worst = next(
+        one for one in found["verdicts"] if (one["tag"], one["against"]) == (rows[2]["outputs"], found["best"][0])
+    )
+    told = [float(rows[2][name]) for name in ("score", "confidence", "win_rate", "win_rate_low", "win_rate_high")]
+    assert told == [worst["score"], worst["confidence"], worst["win_rate"], *worst["win_interval"]]
+    assert "grainier" in rows[2]["in_what"]
 
 
 def test_select_says_when_the_references_are_too_few(capsys, folders):
@@ -561,7 +583,6 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
         (["rank", "ref.png", "near.png", "--weights", "relqa-v0"], DEFAULT_WEIGHTS),
         (["compare", "ref.png", "small.png"], "80x64"),
         (["select", "--ref", ".", "nowhere"], "nowhere"),
-        (["distort", "ref.png"], "--name, --out"),
         (["distort", "ref.png", "--name", "gausian_blur", "--out", "x.png"], "did you mean 'gaussian_blur'"),
         (["train", "predictor", "--data", ".", "--out", "x", "--set", "steps"], "KEY=VALUE"),
         (["train", "predictor", "--data", ".", "--out", "x", "--recipe", "nothing"], "unknown recipe 'nothing'"),
@@ -594,6 +615,29 @@ def test_debug_shows_the_traceback(capsys, files, monkeypatch):
     for arguments in (["--debug", "rank", "nowhere.png", "near.png"], ["rank", "nowhere.png", "near.png", "--debug"]):
         code, _, err = run(capsys, *arguments)
         assert code == 1 and "Traceback" in err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["distort", "ref.png"], "needs --name, --out"),
+        (["distort", "ref.png", "--list", "--grid", "g.png"], "--list and --grid do not go together"),
+        (["compare", "ref.png", "near.png", "--html-pictures", "3"], "only with --html"),
+        (["select", "--ref", "ref.png", "near", "near"], "different folders, got near twice"),
+    ],
+)
+def test_arguments_at_odds_are_code_2(capsys, monkeypatch, files, arguments, message):
+    monkeypatch.chdir(files)
+    code, out, err = run(capsys, *arguments)
+    assert code == 2 and out == "" and len(err.splitlines()) == 1 and message in err
+
+
+def test_an_unknown_option_names_the_command_and_its_help(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["benchmark", "engine", "--data", ".", "--coffee"])
+    assert stop.value.code == 2 and capsys.readouterr().err == (
+        "relqa benchmark engine: error: unrecognized arguments: --coffee (see relqa benchmark engine --help)\n"
+    )
 
 
 def test_wrong_usage_is_code_2(capsys):

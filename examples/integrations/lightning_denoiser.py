@@ -46,7 +46,7 @@ def predict(module: pl.LightningModule, batch: list[Tensor]) -> tuple[Tensor, Te
 
 def main(folder: Path, epochs: int = 3) -> RelqaCallback:
     """Train; returns the callback, which knows the best checkpoint and every verdict."""
-    pl.seed_everything(0, verbose=False)
+    pl.seed_everything(0)
     callback = RelqaCallback(predict, dirpath=folder)
     trainer = pl.Trainer(
         max_epochs=epochs, callbacks=[callback], default_root_dir=folder, accelerator="cpu", logger=False,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ..images import MissingExtra
 from ..validation import check_device
 from . import about, benchmark, compare, distort, select, train
-from .common import Parser, debug_flag, missing_module, one_line
+from .common import Parser, UsageError, debug_flag, missing_module, one_line
 
 EXPECTED = (ImportError, ValueError, TypeError, OSError, RuntimeError, KeyError)
 """Errors whose message is meant for users; another one is a fault of the package, and its name is told too."""
@@ -20,7 +20,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 EXIT_CODES = """exit codes:
   0    done
   1    failed, or some pictures could not be used: each is named on stderr
-  2    wrong usage, or a missing extra: the message names it
+  2    wrong usage (arguments missing, unknown or at odds), or a missing extra: the message names it
   130  interrupted (Ctrl-C)
   143  training was stopped by SIGTERM; its checkpoint is written, --resume goes on
 """
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not isinstance(error, EXPECTED):
             message = f"{type(error).__name__}: {message} (--debug shows where)"
         code = FAILED
-        if isinstance(error, MissingExtra):
+        if isinstance(error, MissingExtra | UsageError):
             code = USAGE
         elif isinstance(error, ImportError):
             message, code = missing_module(error), USAGE

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..demo import PHOTOGRAPH, PHOTOGRAPHS, STEPS
 from .common import Commands, add_weights_argument, command, print_json, print_table
@@ -55,9 +56,24 @@ def run_info(args: argparse.Namespace) -> int:
     for name, digest in weights.sha256.items():
         print(f"sha256     {digest}  {name}")
     print(f"bundled    {', '.join(bundled()) or 'none'}")
-    print(f"provenance {json.dumps(facts['provenance'], ensure_ascii=False)}\n")
+    print("provenance (all of it: --json)")
+    for key, value in provenance_lines(weights.config.get("provenance", {})):
+        print(f"  {key:<24} {value}")
+    print()
     print_table(["axis", "+ : the first image, compared with the second, is", "-"], [[a, *AXIS_WORDS[a]] for a in AXES])
     return 0
+
+
+def provenance_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(key, value) of what a line can tell of a provenance; of a recipe its name and seed, of lists their members."""
+    lines = []
+    for key, value in provenance.items():
+        if isinstance(value, Mapping):
+            value = [f"{name} {value[name]}" for name in ("name", "seed") if name in value]
+        if isinstance(value, list):
+            value = "; ".join(" ".join(map(str, one)) if isinstance(one, list) else str(one) for one in value)
+        lines.append((key, str(value) or "-"))
+    return lines
 
 
 def run_demo(args: argparse.Namespace) -> int:

@@ -46,12 +46,23 @@ Commands = Any
 """argparse keeps the class of ``add_subparsers()``'s result private."""
 
 
+class UsageError(ValueError):
+    """Arguments that are missing or do not go together, where argparse cannot see it: exit code 2, as for its own."""
+
+
 class Parser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, like every other error; ``--help`` has the usage."""
 
     def error(self, message: str) -> NoReturn:
         """End with code 2."""
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as typeshed has it
+        """Refuse what is unknown here: argparse would name the program and its help, not the command's."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
 
 def debug_flag() -> argparse.ArgumentParser:

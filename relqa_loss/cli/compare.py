@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .common import (
     Commands,
+    UsageError,
     add_loss_arguments,
     add_output_arguments,
     command,
@@ -144,16 +145,16 @@ def _check_targets(args: argparse.Namespace) -> None:
 
             check_ending(figure_path(target))
     if args.panel is not None and (args.reference.is_dir() or len(args.images) > MOST_SIDE_BY_SIDE):
-        raise ValueError(
+        raise UsageError(
             f"--panel: for one REF and up to {MOST_SIDE_BY_SIDE} IMG, got {len(args.images)} of a "
             f"{'folder' if args.reference.is_dir() else 'picture'}"
         )
     if args.panel is not None:
         for place, image in enumerate(args.images):
             if image in args.images[:place]:
-                raise ValueError(f"--panel: IMG must be different pictures, got {image} twice")
+                raise UsageError(f"--panel: IMG must be different pictures, got {image} twice")
     if args.html_pictures is not None and args.html is None:
-        raise ValueError("--html-pictures: only with --html")
+        raise UsageError("--html-pictures: only with --html")
     if args.html is not None and args.html.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--html must be a file that ends in .html, got {args.html}")
 

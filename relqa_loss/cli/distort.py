@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import Commands, command, note, print_table, whole_files
+from .common import Commands, UsageError, command, note, print_table, whole_files
 from .progress import Bar
 
 if TYPE_CHECKING:
@@ -80,19 +80,19 @@ def _numbers(text: str) -> list[float]:
 
 
 def _mode(args: argparse.Namespace) -> str:
-    """Which of ``_OPTIONS`` is meant; ValueError for none, for two, or for an option that belongs to another."""
+    """Which of ``_OPTIONS`` is meant; UsageError for none, for two, or for an option that belongs to another."""
     modes = [mode for mode in _OPTIONS if getattr(args, mode[2:]) is not None]
     if len(modes) > 1:
-        raise ValueError(f"{' and '.join(modes)} do not go together")
+        raise UsageError(f"{' and '.join(modes)} do not go together")
     mode = modes[0] if modes else "--name"
     needed = {"--list": (), "--grid": ("photo",)}.get(mode, ("photo", mode[2:], "out"))
     missing = [_flag(name) for name in needed if getattr(args, name) is None]
     if missing:
-        raise ValueError(f"needs {', '.join(missing)}" + ("" if modes else " (or --grid FILE, or --list)"))
+        raise UsageError(f"needs {', '.join(missing)}" + ("" if modes else " (or --grid FILE, or --list)"))
     others = {name for options in _OPTIONS.values() for name in options} - set(_OPTIONS[mode])
     foreign = sorted(name for name in others if getattr(args, name) is not None)
     if foreign:
-        raise ValueError(f"{', '.join(map(_flag, foreign))}: not with {mode}")
+        raise UsageError(f"{', '.join(map(_flag, foreign))}: not with {mode}")
     return mode
 
 
@@ -256,14 +256,14 @@ def list_bank(args: argparse.Namespace) -> int:
             print(coverage_markdown())
             return 0
         if args.family is not None or args.names is not None:
-            raise ValueError("--family, --names: not with --out, the documentation shows the whole bank")
+            raise UsageError("--family, --names: not with --out, the documentation shows the whole bank")
         text = fill(args.out.read_text(encoding="utf-8"), tables(), COMMAND)
         with whole_files(args.out.parent) as scratch:
             (scratch / args.out.name).write_text(text, encoding="utf-8")
         print(args.out)
         return 0
     if args.out is not None:
-        raise ValueError("--out: with --list only together with --markdown")
+        raise UsageError("--out: with --list only together with --markdown")
     rows = [[d.name, d.family, ", ".join(f"{axis} {effect:+g}" for axis, effect in d.effects.items())] for d in chosen]
     print_table(["name", "family", "effect on axes"], rows)
     print(f"\nregions: {', '.join(REGIONS)}")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Commands, add_loss_arguments, command, make_loss, note, print_table, write_json
+from .common import Commands, UsageError, add_loss_arguments, command, make_loss, note, print_table, write_json
 
 if TYPE_CHECKING:
     from ..evaluation.human_distances import Judge
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {args.resamples}")
     if args.dataset == "bapps" and args.save_mapping is not None:
-        raise ValueError("bapps has no opinion scores to map distances to: leave out --save-mapping")
+        raise UsageError("bapps has no opinion scores to map distances to: leave out --save-mapping")
     if args.dataset == "bapps":
         _bapps(args)
     else:

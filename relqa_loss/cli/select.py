@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 from .common import (
     Commands,
+    UsageError,
     add_loss_arguments,
+    add_output_arguments,
     check_size,
     command,
     make_loss,
     named,
     note,
     note_skipped,
+    print_csv,
     print_json,
     print_table,
     tile_for,
@@ -44,7 +47,7 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--level", type=float, default=0.95, help="confidence a verdict needs (default: 0.95)")
     parser.add_argument("--seed", type=int, default=0, help="of the resampling (default: 0)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_output_arguments(parser)
     add_loss_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -53,13 +56,14 @@ def pair_all(reference: Path, outputs: Sequence[Path]) -> Paired:
     """The folders paired by name; outputs without an original are named on stderr and left out.
 
     Raises:
-        ValueError: a folder given twice, one that lacks an output, or two files of a folder that share a name.
+        ValueError: a folder given twice (``UsageError``), one that lacks an output, or two files of a folder that share
+            a name.
     """
     from ..pairing import pair_folders
 
     for place, folder in enumerate(outputs):
         if folder in outputs[:place]:
-            raise ValueError(f"OUTPUTS must be different folders, got {folder} twice")
+            raise UsageError(f"OUTPUTS must be different folders, got {folder} twice")
     paired = pair_folders(reference, outputs)
     for folder, names in paired.lacking:
         count = len(names) + len(paired.names)
@@ -127,6 +131,8 @@ def run(args: argparse.Namespace) -> int:
                 "weights": args.weights,
             }
         )
+    elif args.csv:
+        print_ranking_csv(ranking)
     else:
         print_ranking(ranking)
     return 1 if skipped else 0
@@ -159,6 +165,28 @@ def print_ranking(ranking: Ranking) -> None:
         if len(group) > 1:
             print(f"cannot be told apart at {ranking.level:g}: {', '.join(group)}")
     print(f"best of {len(ranking.places)} on {ranking.images} photographs: {', '.join(ranking.best)}")
+
+
+def print_ranking_csv(ranking: Ranking) -> None:
+    """One row a folder, in order: its places, and how it compares with the first row's, whose own cells stay empty."""
+    first = ranking.places[0].tag
+    beside = ranking.against(first)
+    rows: list[list[object]] = []
+    for place in ranking.places:
+        row: list[object] = [place.best, place.worst, place.tag, place.distance]
+        if (verdict := beside.get(place.tag)) is None:
+            row += [""] * 7
+        else:
+            row += [verdict.decision, verdict.score, verdict.confidence, verdict.win_rate, *verdict.win_interval]
+            row.append(verdict.why())
+        rows.append(row)
+    print_csv(
+        [
+            "best_place", "worst_place", "outputs", "distance",
+            "decision", "score", "confidence", "win_rate", "win_rate_low", "win_rate_high", "in_what",
+        ],
+        rows,
+    )  # fmt: skip
 
 
 def _cells(verdict: Verdict | None) -> list[str]:

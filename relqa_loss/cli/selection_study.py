@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from .common import Commands, command, names, note, print_table, write_json
+from .common import Commands, UsageError, command, names, note, print_table, write_json
 from .restoration import add_training_arguments, set_up
 
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     judges = args.jury or JURY
     both = [name for name in judges if name in PEERS.values()]
     if both:
-        raise ValueError(f"--jury must name metrics that choose nothing, got {', '.join(both)}")
+        raise UsageError(f"--jury must name metrics that choose nothing, got {', '.join(both)}")
     setup = set_up(args, few_pixels, [*PEERS.values(), *judges])
     measures, choosers = measures_of(setup.loss_fn, setup.metrics)
     jury = [name for name in judges if name in measures]
