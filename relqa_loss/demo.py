@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from .evaluation.psnr import psnr
-from .figures import comparison_panel
+from .figures import check_ending, comparison_panel
 from .images import central_crop, read_image
 from .losses import DEFAULT_WEIGHTS, RelationalLoss
 from .relation import AXES
@@ -93,10 +93,10 @@ def run_demo(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> DemoResult:
-    """Run the demonstration and write its figure to ``out/relqa-demo.png``.
+    """Run the demonstration and write its figure.
 
     Args:
-        out: folder, made if needed.
+        out: folder, made if needed, of ``relqa-demo.png``; or a name with the ending of a figure, e.g. ``demo.webp``.
         name: one of ``PHOTOGRAPHS``.
         weights: what ``RelationalLoss`` accepts.
         steps: of Adam, at least 1.
@@ -105,13 +105,15 @@ def run_demo(
         progress: called with (done, all) after each step of the descent.
 
     Raises:
-        ValueError: unknown photograph, a crop that does not fit, or fewer than one step.
+        ValueError: unknown photograph, a crop that does not fit, fewer than one step, or an ending that no figure has.
         MissingExtra: Pillow or matplotlib is not installed.
     """
     # The engine comes along with the recovery, and `relqa --help` reads the names above: it has no use for an engine.
     from .evaluation.recovery import check_steps, recover
 
     check_steps(steps)
+    figure = Path(out) if Path(out).suffix and not Path(out).is_dir() else Path(out) / "relqa-demo.png"
+    check_ending(figure)
     if name not in PHOTOGRAPHS:
         raise ValueError(f"photograph must be one of {', '.join(PHOTOGRAPHS)}, got {name!r}")
     seconds: dict[str, float] = {}
@@ -142,7 +144,6 @@ def run_demo(
         crop_distance = float(loss_fn(before, target)), float(loss_fn(after, target))
     gained = psnr(before, target), psnr(after, target)
     lap("repair by descent")
-    figure = Path(out) / "relqa-demo.png"
     extra = [
         (f"crop, degraded: {gained[0]:.1f} dB", before[0]),
         (f"after {steps} steps down the loss: {gained[1]:.1f} dB", after[0]),

@@ -218,7 +218,8 @@ def relation_figure(
         count: how many maps at most.
         item: which pair of the relation's batch this is.
         title: headline; by default the distance.
-        width: in inches; up to the middle between ``NARROW`` and ``WIDE`` panels stand in two columns, then in four.
+        width: in inches; up to the middle between ``NARROW`` and ``WIDE`` panels stand in two columns above the split
+            by axis, then in two or three beside it.
         names: what reference and image are called.
 
     Raises:
@@ -235,10 +236,11 @@ def relation_figure(
         raise ValueError(f"count must be at least 1, got {count}")
     chosen = strongest(relation, count, item)
     beside = width > (WIDE + NARROW) / 2
-    columns = 3 if beside else 2
+    kinds = [False, False, *[True] * len(chosen)]
+    # Four would leave one alone in its row.
+    columns = 3 if beside and len(kinds) != 4 else 2
     across = (width - (BARS + LABELS if beside else 0) - MARGIN) / columns - GAP
     down = across * min(max(picture.shape[0] / picture.shape[1], 0.5), 2.0)
-    kinds = [False, False, *[True] * len(chosen)]
     rows = [any(kinds[k : k + columns]) for k in range(0, len(kinds), columns)]
     tops = [HEAD + sum(TITLE + down + (LEGEND if maps else GAP) for maps in rows[:k]) for k in range(len(rows) + 1)]
     bars_top = HEAD + TITLE if beside else tops[-1] + TITLE

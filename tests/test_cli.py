@@ -570,6 +570,8 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
     pytest.importorskip("matplotlib")
     code, out, _ = run(capsys, "demo", "--out", tmp_path, "--steps", 40)
     assert code == 0 and read_image(tmp_path / "relqa-demo.png").shape[2] > 600
+    small = tmp_path / "new" / "small.webp"
+    assert run(capsys, "demo", "--out", small, "--steps", 1)[0] == 0 and read_image(small).shape[2] > 600
     assert "the mild one is nearer" in out
     line = next(line for line in out.splitlines() if line.startswith("PSNR"))
     before, after = float(line.split()[1]), float(line.split()[4])
@@ -600,6 +602,7 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
         (["benchmark", "recovery", "--data", ".", "--figure", "a.png"], "must be a file that ends in .webp, got a.png"),
         (["benchmark", "line", "--data", ".", "--operators", "darkn"], "did you mean 'darken'"),
         (["demo", "--out", "x", "--steps", "-3"], "steps must be at least 1, got -3"),
+        (["demo", "--out", "x.docx"], "cannot write the figure 'x.docx'"),
     ],
 )
 def test_errors_are_one_line_without_traceback(capsys, files, photo, monkeypatch, arguments, message):

@@ -17,6 +17,7 @@ from relqa_loss import RelationalLoss
 from relqa_loss.cli import build_parser, main
 from relqa_loss.distortions import recipe_file
 from relqa_loss.evaluation import document
+from relqa_loss.images import read_image
 from relqa_loss.markdown import fill, marks, table
 from relqa_loss.training.recipe import load_recipe
 
@@ -181,6 +182,12 @@ def test_the_figures_in_the_documents_are_the_measured_ones(results) -> None:
         assert fill(text, document.parts(results), document.COMMAND) == text, (
             "run: relqa benchmark document README.md docs/figures.md"
         )
+
+
+def test_the_readmes_picture_is_small_and_its_command_is_told() -> None:
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert 600 < read_image(ROOT / picture).shape[2] and (ROOT / picture).stat().st_size < 200_000
+    assert f"relqa demo --out {picture}" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def test_every_part_has_a_place(results) -> None:

@@ -82,6 +82,14 @@ def test_relation_figure_shows_the_strongest_maps_with_zero_centred_legends(phot
     assert read_image(tmp_path / "new" / "a.png").shape[0] == 3
 
 
+@pytest.mark.parametrize(("maps", "rows"), [(1, [3]), (2, [2, 2]), (3, [3, 2]), (4, [3, 3])])
+def test_no_panel_stands_alone_in_its_row(photo, maps, rows):
+    axes = dict(zip(("blur", "noise", "ringing", "banding"), (0.5, 0.4, 0.3, 0.2), strict=True))
+    figure = relation_figure(photo, photo.flip(2), made_relation((40, 56), **axes), count=maps)
+    tops = [round(panel.get_position(original=True).y1, 6) for panel in figure.axes if panel.images]
+    assert [tops.count(top) for top in dict.fromkeys(tops)] == rows
+
+
 @pytest.mark.parametrize("name", ["plain", "dotted.", "a.png", "a.b.svg", ".hidden"])
 def test_figure_path_names_the_file_that_is_written(photo, tmp_path, name):
     relation_figure(photo, photo, made_relation((40, 56)), tmp_path / name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -198,6 +199,17 @@ def test_the_sdist_holds_what_the_tests_and_pages_need_and_nothing_private(sdist
 
 def test_the_wheel_carries_the_version_of_the_package(wheel: Path) -> None:
     assert wheel.name.startswith(f"relqa_loss-{relqa_loss.__version__}-")
+
+
+def test_the_index_shows_the_readme_without_links_that_only_a_clone_has(wheel: Path, repository: Path) -> None:
+    with zipfile.ZipFile(wheel) as opened:
+        (name,) = (name for name in opened.namelist() if name.endswith(".dist-info/METADATA"))
+        head, _, shown = opened.read(name).decode("utf-8").partition("\n\n")
+    assert "\nDescription-Content-Type: text/markdown" in head
+    assert not [target for target in re.findall(r"\]\(([^)]*)\)", shown) if not re.match(r"https?:", target)]
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    assert "](docs/start.md)" in readme and "| start, in five minutes | docs/start.md |" in shown
+    assert readme.partition("```python")[2].partition("```")[0] in shown
 
 
 def test_the_wheel_stays_small(wheel: Path) -> None:

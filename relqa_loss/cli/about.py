@@ -19,7 +19,13 @@ def add_commands(commands: Commands) -> None:
     info.add_argument("--json", action="store_true", help="print JSON instead of text")
     info.set_defaults(run=run_info)
     demo = command(commands, "demo", "Degrade a shipped photograph, say what is wrong, and repair it by descent.")
-    demo.add_argument("--out", type=Path, default=Path("relqa-demo"), help="folder of the figure (default: relqa-demo)")
+    demo.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR|FILE",
+        default=Path("relqa-demo"),
+        help="folder of the figure, or its file (default: relqa-demo)",
+    )
     demo.add_argument("--photograph", default=PHOTOGRAPH, choices=PHOTOGRAPHS, help=f"default: {PHOTOGRAPH}")
     add_weights_argument(demo)
     demo.add_argument("--steps", type=int, default=STEPS, help=f"descent steps (default: {STEPS})")
