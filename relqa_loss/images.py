@@ -75,11 +75,22 @@ def read_image(path: str | Path) -> Tensor:
         with path.open("rb") as file, image_module.open(file) as opened:
             pixels = decode(opened, path)
     except image_module.UnidentifiedImageError as error:
-        raise ValueError(f"cannot read {path}: cannot identify image file {path.name!r}") from error
+        raise ValueError(f"cannot read {path}: {_unidentified(path)}") from error
     except (OSError, SyntaxError, ValueError, RuntimeError, image_module.DecompressionBombError) as error:
         reason = str(error).replace(str(path), path.name)
         raise ValueError(f"cannot read {path}: {reason}") from error
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def _unidentified(path: Path) -> str:
+    """Why Pillow may not know a file; it says no more of colour TIFF in floats than of a text."""
+    with path.open("rb") as file:
+        begin = file.read(4)
+    if not begin:
+        return "the file is empty"
+    if begin in (b"II*\0", b"MM\0*"):
+        return "TIFF pixels of a kind that has no defined range here; convert them to RGB or grey of 8 or 16 bits first"
+    return f"cannot identify image file {path.name!r}"
 
 
 def to_bytes(image: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

@@ -135,6 +135,17 @@ def test_what_cannot_be_written_is_said_before_the_work(capsys, folders, monkeyp
     assert not any(path.is_file() for path in folders.iterdir())
 
 
+def test_what_cannot_be_replaced_is_named_as_it_was_given(capsys, folders, monkeypatch):
+    monkeypatch.chdir(folders)
+    (folders / "taken.html").mkdir()
+    code, _, err = run(capsys, "compare", "ref/0.png", "out/0.webp", "--html", "taken.html")
+    assert code == 1 and err.startswith("relqa compare: error: cannot write taken.html: ")
+    (folders / "file").touch()
+    code, _, err = run(capsys, "compare", "ref/0.png", "out/0.webp", "--html", "file/page.html")
+    assert code == 1 and err.startswith("relqa compare: error: cannot write into the folder file: ")
+    assert not list(folders.rglob(".writing-*"))
+
+
 def test_panel_sets_pictures_side_by_side(capsys, folders):
     pytest.importorskip("matplotlib")
     images = [folders / "out" / "0.webp", folders / "poor" / "0.png"]

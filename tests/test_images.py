@@ -111,6 +111,16 @@ def test_a_pixel_format_without_a_range_is_one_clear_error(tmp_path, mode, suffi
         read_image(path)
 
 
+def test_float_colour_and_an_empty_file_are_told_from_what_is_no_picture(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(tmp_path / "float.tif", np.zeros((16, 16, 3), np.float32), photometric="rgb")
+    with pytest.raises(ValueError, match=r"float\.tif: TIFF pixels .* no defined range here; convert them"):
+        read_image(tmp_path / "float.tif")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ValueError, match=r"empty\.png: the file is empty"):
+        read_image(tmp_path / "empty.png")
+
+
 def test_what_is_no_photograph_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.png"):
         read_image(tmp_path / "nowhere.png")

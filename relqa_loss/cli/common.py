@@ -198,13 +198,23 @@ def whole_files(folder: Path) -> Iterator[Path]:
     """A scratch folder whose files go to ``folder`` together at the end, or not at all if something fails.
 
     Each file is replaced in one step and JSON comes last, so that a recipe never stands beside files of another.
+
+    Raises:
+        OSError: the folder cannot be made or written into, or a file not replaced; named as the caller knows it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Inside its target: os.replace is atomic only within one file system.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Inside its target: os.replace is atomic only within one file system.
+        made = tempfile.TemporaryDirectory(dir=folder, prefix=".writing-")
+    except OSError as error:
+        raise OSError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
+    with made as scratch:
         yield Path(scratch)
         for written in sorted(Path(scratch).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
-            os.replace(written, folder / written.name)
+            try:
+                os.replace(written, folder / written.name)
+            except OSError as error:
+                raise OSError(f"cannot write {folder / written.name}: {error.strerror or error}") from error
 
 
 def write_json(path: Path, value: object) -> None:
