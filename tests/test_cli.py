@@ -525,8 +525,8 @@ def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):
 def test_benchmark_alignment_stands_beside_plain_l1(capsys, tmp_path, files):
     target = tmp_path / "alignment.json"
     arguments = ["--data", str(files), "--limit", "1", "--crop", "32", "--with", "l1", "--json", str(target)]
-    code, out, _ = run(capsys, "benchmark", "alignment", *arguments)
-    assert code == 0 and "RelationalLoss" in out and "blur, sigma 1" in out
+    code, out, err = run(capsys, "benchmark", "alignment", *arguments)
+    assert code == 0 and "RelationalLoss" in out and "blur, sigma 1" in out and "4/4 JPEG, quality 30" in err
     found = json.loads(target.read_text())
     assert set(found["degraded"]["blur, sigma 1"]) == {"RelationalLoss", "L1"} and found["pictures"] == 1
     assert found["weights_sha256"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shlex
@@ -110,6 +111,25 @@ def test_a_command_line_exists(place: str, words: list[str]) -> None:
             assert set((found[1] or "").split(",")) - {""} <= project["optional-dependencies"].keys()
     else:
         raise AssertionError(f"{place}: nothing checks {words[0]!r}")
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    """Of a command and all below it."""
+    found = {option for action in parser._actions for option in action.option_strings}
+    below = [
+        one
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for one in action.choices.values()
+    ]
+    return found.union(*map(options, below))
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))
+def test_options_named_in_the_text_exist(page: Path) -> None:
+    spans = re.findall(r"`([^`\n]+)`", page.read_text(encoding="utf-8"))
+    named = {option for span in spans for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", span)}
+    assert named <= options(build_parser()) | {"--nproc-per-node"}
 
 
 def is_run(words: list[str]) -> bool:

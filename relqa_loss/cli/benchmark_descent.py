@@ -148,7 +148,7 @@ def run_alignment(args: argparse.Namespace) -> int:
     from ..evaluation.engine_cases import of_weights
 
     crops, loss_fn, losses, missing = _crops_and_losses(args)
-    table = alignment_table(losses, crops)
+    table = alignment_table(losses, crops, progress=note)
     print("gradient beside the way from the reference: cosine (share of its energy in the finest detail)")
     titles = list(next(iter(table["degraded"].values())))
     rows = [

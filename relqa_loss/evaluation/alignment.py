@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,12 +36,15 @@ def finest_share(gradient: Tensor) -> Tensor:
     return fine / gradient.square().flatten(1).sum(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
 
 
-def alignment_table(losses: Mapping[str, Loss], references: Sequence[Tensor]) -> dict[str, Any]:
+def alignment_table(
+    losses: Mapping[str, Loss], references: Sequence[Tensor], *, progress: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """Angle and detail of gradients, beside each other.
 
     Args:
         losses: by name, differentiable in their first argument; values of images are added up.
         references: pictures (3, H, W) in [0, 1], all of one size with even sides.
+        progress: called with a line of text after each degradation.
 
     Returns:
         JSON-able: ``pictures``, ``size`` and, by degradation and loss, means over pictures: ``cosine`` of the gradient
@@ -57,7 +60,8 @@ def alignment_table(losses: Mapping[str, Loss], references: Sequence[Tensor]) ->
         raise ValueError(f"references must be pictures (3, H, W) of one size, sides even, got {got}")
     reference = torch.stack(list(references))
     table: dict[str, dict[str, dict[str, float]]] = {}
-    for name, start in mildly_degraded(reference).items():
+    degraded = mildly_degraded(reference)
+    for name, start in degraded.items():
         table[name] = {}
         for loss_name, loss in losses.items():
             image = start.clone().requires_grad_(True)
@@ -67,4 +71,6 @@ def alignment_table(losses: Mapping[str, Loss], references: Sequence[Tensor]) ->
                 "cosine": cosine.mean().item(),
                 "finest_share": finest_share(slope).mean().item(),
             }
+        if progress is not None:
+            progress(f"{len(table)}/{len(degraded)} {name}")
     return {"pictures": len(reference), "size": list(reference.shape[2:]), "degraded": table}
