@@ -20,8 +20,9 @@ FLOOR_SCALE = 4 / 255
 SMALLEST_SHARE = 1e-3
 """Added to the squared strength of every axis: where nothing responds, all axes share alike."""
 
-START_WEIGHTS = (4.0, 0.5, 0.5, 0.25)
-"""Where training starts the terms of strides 2, 4, 8 and 16."""
+START_WEIGHTS = (0.4, 0.5, 0.5, 0.25)
+"""Where training starts the terms of strides 2, 4, 8 and 16. It does not shift them far, and a heavier finest stride
+trains worse restorers (benchmarks/experiments.md)."""
 
 ARTEFACT_AXES = tuple(axis for axis in AXES if axis not in (*TONE_AXES, *SHIFT_AXES))
 """Axes on which more is worse."""
@@ -33,7 +34,10 @@ JUDGEMENT_STRIDES = (2, 4, 8, 16)
 """Strides at which pieces of the judgement stand: of the maps, and of the pair network's streams."""
 
 OPEN = 0.2
-"""Gates before training."""
+"""Gates before training, beside ``LEAST_OPEN``."""
+
+LEAST_OPEN = 0.1
+"""How far gates are open at least: a difference that counts nothing is one that no descent ever mends."""
 
 PEAK_SCALE = 1e-3
 """Root-mean-square density below which the peak pooling grows quadratically (keeps its slope finite at identity)."""
@@ -47,9 +51,9 @@ class DistanceTerms(NamedTuple):
 
 
 class _Gate(nn.Module):
-    """How much each response counts, in (0, 1), from what the networks know of the pair.
+    """How much each response counts, in (``LEAST_OPEN``, 1), from what the networks know of the pair.
 
-    At the start about ``OPEN``, with much room above: one kind of damage may weigh several times another.
+    At the start little more than ``OPEN``, with much room above: one kind of damage may weigh several times another.
     """
 
     def __init__(self, even_channels: int, channels: int) -> None:
@@ -60,7 +64,7 @@ class _Gate(nn.Module):
 
     def forward(self, even: Tensor) -> Tensor:
         """Even stream (B, even_channels, h, w) -> (B, channels, h, w)."""
-        return torch.sigmoid(self.read(even))
+        return LEAST_OPEN + (1 - LEAST_OPEN) * torch.sigmoid(self.read(even))
 
 
 class _LevelTerm(nn.Module):

@@ -191,7 +191,7 @@ class ScorerConfig(StageConfig):
         scale_weight: weight of the pull of log-distance towards log-severity (single-operator tiers).
         axis_weight: weight of the cross-entropy that ties the parts to the declared axes.
         judge_weight: weight of the loss of the unanchored judgement.
-        descent_weight: weight of the angle between the distance's gradient and the way to the reference.
+        descent_weight: weight of the angle between the distance's gradient and the way from the reference.
     """
 
     tier: int = 5

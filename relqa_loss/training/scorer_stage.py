@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..distortions import DistortionEngine, Tier
 from ..distortions.bank import by_name
+from ..distortions.filters import fixed_gaussian
 from ..distortions.panel import PANEL, PanelMember, Prepared, panel_scores
 from ..predictor import DistortionPredictor
 from ..relation import AXES, axis_index
@@ -39,6 +40,10 @@ JUDGED_PAIRS = 6
 DESCENT_SIDE = 96
 """Largest side, in pixels, of the windows on which the gradient of the distance is trained: twice differentiated, they
 cost several times a plain pass."""
+
+DESCENT_BLUR = 1.0
+"""Sigma, in pixels, of the Gaussian through which that gradient's way to the reference is seen: the finest octave keeps
+about a tenth of its length, the next one half."""
 
 JUDGE_SCALE = 0.1
 """Judgement at which a pair counts as told apart."""
@@ -216,7 +221,8 @@ class ScorerObjective(nn.Module):
         """One minus the cosine between the distance's gradient and the way from the reference, over a central window.
 
         Networks see much in the finest detail; a loss that follows them there pulls a picture in all directions but
-        the right one. Pictures that are equal in the window count nothing.
+        the right one. The way is seen through ``DESCENT_BLUR``: what a restorer cannot know lies in the finest detail
+        too, and a pull towards it is spent on nothing. Pictures that are equal in the window count nothing.
         """
         if self.config.descent_weight == 0:
             return images.new_zeros(())
@@ -231,8 +237,8 @@ class ScorerObjective(nn.Module):
             pair = self.predictor.relate(a, b, self.predictor.encode(a), self.predictor.encode(b))
             parts, floor = self.scorer.distance_terms(pair, a, b)
             (slope,) = torch.autograd.grad(parts.sum() + floor.sum(), a, create_graph=True)
-        way = (a - b).detach()
-        different = (way != 0).flatten(1).any(dim=1)
+        different = (a != b).flatten(1).any(dim=1)
+        way = fixed_gaussian((a - b).detach(), DESCENT_BLUR)
         angle = 1 - F.cosine_similarity(slope.flatten(1), way.flatten(1), eps=1e-12)
         return torch.where(different, angle, 0.0).sum() / self.count(different.sum())
 
