@@ -112,7 +112,9 @@ def run_demo(
     from .evaluation.recovery import check_steps, recover
 
     check_steps(steps)
-    figure = Path(out) if Path(out).suffix and not Path(out).is_dir() else Path(out) / "relqa-demo.png"
+    # A folder may have a dot in its name, as of a version; the endings of figures begin with a letter.
+    named = Path(out).suffix[1:2].isalpha() and not Path(out).is_dir()
+    figure = Path(out) if named else Path(out) / "relqa-demo.png"
     check_ending(figure)
     if name not in PHOTOGRAPHS:
         raise ValueError(f"photograph must be one of {', '.join(PHOTOGRAPHS)}, got {name!r}")

@@ -162,7 +162,9 @@ def _in_plain_words(error: Exception, subject: str, *, cached: bool = True) -> E
     if isinstance(cause, OfflineModeIsEnabled):
         return ConnectionError(f"{subject}: offline mode is on (HF_HUB_OFFLINE){missed}")
     # Clients before 1.0 speak through requests, whose errors of transport have no ancestor in the client's own.
-    transport = isinstance(cause, HTTPError | ConnectionError) or type(cause).__module__ == "requests.exceptions"
+    # An address that is none is a ValueError of theirs: unreachable would be the wrong word for it.
+    through_requests = type(cause).__module__ == "requests.exceptions" and not isinstance(cause, ValueError)
+    transport = isinstance(cause, HTTPError | ConnectionError) or through_requests
     if transport or isinstance(error, LocalEntryNotFoundError):
         return ConnectionError(f"{subject}: the Hub cannot be reached{missed} ({said})")
     kind = ValueError if isinstance(cause, ValueError) else OSError

@@ -34,7 +34,7 @@ JUDGEMENT_STRIDES = (2, 4, 8, 16)
 """Strides at which pieces of the judgement stand: of the maps, and of the pair network's streams."""
 
 OPEN = 0.2
-"""Gates before training, beside ``LEAST_OPEN``."""
+"""What the sigmoid of a gate gives before training; with ``LEAST_OPEN`` gates then stand at 0.28."""
 
 LEAST_OPEN = 0.1
 """How far gates are open at least: a difference that counts nothing is one that no descent ever mends."""
@@ -53,7 +53,7 @@ class DistanceTerms(NamedTuple):
 class _Gate(nn.Module):
     """How much each response counts, in (``LEAST_OPEN``, 1), from what the networks know of the pair.
 
-    At the start little more than ``OPEN``, with much room above: one kind of damage may weigh several times another.
+    Closer to shut than to open at the start: one kind of damage may weigh several times another.
     """
 
     def __init__(self, even_channels: int, channels: int) -> None:

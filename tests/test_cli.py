@@ -572,6 +572,8 @@ def test_demo_says_what_is_wrong_and_repairs_it(capsys, tmp_path):
     assert code == 0 and read_image(tmp_path / "relqa-demo.png").shape[2] > 600
     small = tmp_path / "new" / "small.webp"
     assert run(capsys, "demo", "--out", small, "--steps", 1)[0] == 0 and read_image(small).shape[2] > 600
+    version = tmp_path / "v0.1"  # a folder, for all the dot in its name
+    assert run(capsys, "demo", "--out", version, "--steps", 1)[0] == 0 and (version / "relqa-demo.png").is_file()
     assert "the mild one is nearer" in out
     line = next(line for line in out.splitlines() if line.startswith("PSNR"))
     before, after = float(line.split()[1]), float(line.split()[4])

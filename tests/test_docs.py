@@ -225,7 +225,36 @@ def test_figures_of_other_weights_are_said_to_be(results) -> None:
     other = {"weights_sha256": {"predictor.safetensors": "0"}}
     assert "earlier weights" in document.line(results["line"] | other, results["engine"])
     jury = results["jury"] | {"setup": results["jury"]["setup"] | other}
-    assert "jury" not in document.summary(results | {"jury": jury})
+    assert "Agreement with a jury" not in document.summary(results | {"jury": jury})
+
+
+def test_a_goal_that_is_missed_is_in_the_summary(results) -> None:
+    engine, report = results["engine"], results["restoration"]
+    task, figures = next(iter(report["tasks"].items()))
+    for reached in (True, False):
+        goal = {"reached": reached, "better_or_tie": {"L1": 1, "L1 + MS-SSIM": 0}, "psnr_lost_db": 0.35}
+        changed = report | {"tasks": {task: figures | {"goal": goal}}, "weights_sha256": engine["weights_sha256"]}
+        text = document.summary(results | {"restoration": changed})
+        (line,) = [line for line in text.splitlines() if f"restorers, {task}," in line]
+        assert "4 judges: L1 1, L1 + MS-SSIM 0; PSNR lost to L1 0.35 dB" in line
+        assert ("Short of its goal" in line) is not reached
+        assert f"Goal: {'reached' if reached else 'short'};" in document.restoration(changed, engine)
+
+
+def test_psnr_is_shown_in_db_and_verdicts_stand_beside_the_rivals(results) -> None:
+    report = results["restoration"]
+    task, figures = next(iter(report["tasks"].items()))
+    figures = figures | {"mean": {"L1": figures["mean"]["L1"] | {"psnr": -31.234}}}
+    text = document.restoration(report | {"tasks": {task: figures}}, results["engine"])
+    assert f"31.23 (ours: {figures['against']['L1']['psnr']['verdict']})" in text
+
+
+def test_a_jury_that_never_agrees_leaves_a_dash(results) -> None:
+    report = results["selection"]
+    chooser, one = next(iter(report["choosers"].items()))
+    nothing = {"value": None, "low": None, "high": None}
+    text = document.selection(report | {"choosers": {chooser: one | {"unanimous": nothing}}}, results["engine"])
+    assert "| - |" in text
 
 
 def test_the_stated_precision_is_the_tested_one() -> None:

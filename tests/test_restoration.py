@@ -109,8 +109,8 @@ def test_a_single_loss_may_have_a_share_of_its_own(photographs: list[Tensor], tm
     assert same(half[L1], plain[L1])
     with pytest.raises(ValueError, match="trained with other settings"):
         train("denoise", 1, found, photographs, PLAN, tmp_path / "half", identity=IDENTITY)
-    with pytest.raises(ValueError, match="shares must name losses that are trained, got 'L2'"):
-        train("denoise", 1, found, photographs, PLAN, tmp_path / "none", identity=IDENTITY, shares={"L2": 1.0})
+    with pytest.raises(ValueError, match=r"shares must name losses with a second term, one of .*, got 'L1'"):
+        train("denoise", 1, found, photographs, PLAN, tmp_path / "none", identity=IDENTITY, shares={L1: 1.0})
     with pytest.raises(ValueError, match="share must be finite and > 0, got -1"):
         train("denoise", 1, found, photographs, PLAN, tmp_path / "none", identity=IDENTITY, shares={OURS: -1})
     assert not (tmp_path / "none").exists()
@@ -205,8 +205,18 @@ def test_command_prints_tables_and_a_figure(
     assert (tmp_path / "crops.png").stat().st_size > 1000
 
 
-def test_a_share_that_is_no_number_is_one_clear_error(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("share", "message"),
+    [
+        ("1;L1 + MS-SSIM=much", "must be a number or LOSS=NUMBER, several by ;, got 'L1 + MS-SSIM=much'"),
+        ("1;2", "must give each loss one number, got '1;2'"),
+        ("=2", "must give each loss one number, got '=2'"),
+    ],
+)
+def test_a_share_that_is_none_is_one_clear_error(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, share: str, message: str
+) -> None:
     folders = ["--data", "photos", "--test", "photos", "--out", str(tmp_path)]
     with pytest.raises(SystemExit):
-        main(["benchmark", "restoration", *folders, "--share", "1;L1 + MS-SSIM=much"])
-    assert "argument --share: must be numbers or LOSS=NUMBER, got 'L1 + MS-SSIM=much'" in capsys.readouterr().err
+        main(["benchmark", "restoration", *folders, "--share", share])
+    assert f"argument --share: {message}" in capsys.readouterr().err

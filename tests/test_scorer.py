@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalScorer
 from relqa_loss.predictor import PairFeatures
-from relqa_loss.scorer import _padded_weight
+from relqa_loss.scorer import LEAST_OPEN, _Gate, _padded_weight
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
 WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS = (4, 6, 8, 10), (5, 6, 7, 8), (3, 4, 5)
@@ -122,3 +122,14 @@ def test_config_builds_the_same_network(predictor: DistortionPredictor, make_pai
 def test_floor_cannot_be_switched_off(weight: float) -> None:
     with pytest.raises(ValueError, match="floor_weight must be > 0"):
         RelationalScorer(floor_weight=weight)
+
+
+def test_gates_never_close() -> None:
+    gate = _Gate(4, 3)
+    with torch.no_grad():
+        gate.read.bias.fill_(-100.0)
+    even = torch.rand(2, 4, 5, 6)
+    torch.testing.assert_close(gate(even), torch.full((2, 3, 5, 6), LEAST_OPEN))
+    with torch.no_grad():
+        gate.read.bias.fill_(100.0)
+    torch.testing.assert_close(gate(even), torch.ones(2, 3, 5, 6))

@@ -77,7 +77,7 @@ def provenance_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             value = [f"{name} {value[name]}" for name in ("name", "seed") if name in value]
         if isinstance(value, list):
-            value = "; ".join(" ".join(map(str, one)) if isinstance(one, list) else str(one) for one in value)
+            value = "; ".join(": ".join(map(str, one)) if isinstance(one, list) else str(one) for one in value)
         lines.append((key, str(value) or "-"))
     return lines
 

@@ -73,9 +73,12 @@ def run_engine(args: argparse.Namespace) -> int:
 
 def run_gradients(args: argparse.Namespace) -> int:
     """Largest gradient found."""
+    from ..evaluation.engine_cases import of_weights
     from ..evaluation.gradient_bound import search
 
-    report = search(make_loss(args), side=args.side, device=args.device).to_dict()
+    loss_fn = make_loss(args)
+    found = search(loss_fn, side=args.side, device=args.device)
+    report = {**found.to_dict(), **of_weights(loss_fn)}
     print_json(report)
     if args.json is not None:
         write_json(args.json, report)

@@ -57,7 +57,9 @@ class Parser(argparse.ArgumentParser):
         """End with code 2."""
         self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]  # as typeshed has it
+    def parse_known_args(  # type: ignore[override]  # narrower than typeshed's overloads
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
         """Refuse what is unknown here: argparse would name the program and its help, not the command's."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:

@@ -59,7 +59,8 @@ def add_training_arguments(
         type=_shares,
         default=(1.0, {}),
         metavar="S[;A=S]",
-        help="a term's gradient beside L1's, at the start; for single losses another (default: 1)",
+        help="a term's gradient beside L1's, at the start; for single losses another, e.g. \"1;L1 + MS-SSIM=2\" "
+        "(default: 1)",
     )
     parser.add_argument("--test-crop", type=int, default=256, help="side of the judged crops in pixels (default: 256)")
     parser.add_argument("--limit", type=int, help="judge on at most this many photographs")
@@ -69,18 +70,18 @@ def add_training_arguments(
 
 def _shares(text: str) -> tuple[float, dict[str, float]]:
     """``"1; L1 + MS-SSIM=2"`` -> the share of all terms, and those of single losses by name."""
-    common, single = 1.0, {}
+    found: dict[str, float] = {}
     for piece in names(text, between=";"):
-        name, _, value = piece.rpartition("=")
+        name, equals, value = piece.rpartition("=")
+        name = name.strip()
         try:
             share = float(value)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"must be numbers or LOSS=NUMBER, got {piece!r}") from None
-        if name:
-            single[name.strip()] = share
-        else:
-            common = share
-    return common, single
+            raise argparse.ArgumentTypeError(f"must be a number or LOSS=NUMBER, several by ;, got {piece!r}") from None
+        if (equals and not name) or name in found:
+            raise argparse.ArgumentTypeError(f"must give each loss one number, got {text!r}")
+        found[name] = share
+    return found.pop("", 1.0), found
 
 
 @dataclass(frozen=True)

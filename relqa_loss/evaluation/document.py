@@ -24,6 +24,10 @@ RESULTS = (
     "recovery",
     "line",
     "alignment",
+    "gradients",
+    "restoration",
+    "restoration-others",
+    "selection",
     "speed",
     "growth",
     "severity",
@@ -59,6 +63,11 @@ def parts(results: Mapping[str, Report]) -> dict[str, str]:
         "recovery": recovery(results["recovery"], engine),
         "line": line(results["line"], engine),
         "alignment": alignment(results["alignment"], engine),
+        "gradients": gradients(results["gradients"], engine),
+        "restoration": "\n\n".join(
+            restoration(results[stem], engine) for stem in ("restoration", "restoration-others")
+        ),
+        "selection": selection(results["selection"], engine),
         "speed": speed(results["speed"]),
         "growth": growth(results["growth"]),
         "bank-order": bank_order(results["severity"], results["tiers"]),
@@ -67,7 +76,7 @@ def parts(results: Mapping[str, Report]) -> dict[str, str]:
 
 
 def summary(results: Mapping[str, Report]) -> str:
-    """A few lines for readers in a hurry: what is reached, and all that is short of its target."""
+    """A few lines for readers in a hurry: what is reached, and what is short of its target."""
     engine, jury, contenders = results["engine"], results["jury"], results["speed"]["contenders"]
     found = {one.target.figure.path: one for one in verdicts(engine)}
 
@@ -90,6 +99,23 @@ def summary(results: Mapping[str, Report]) -> str:
             f"- Agreement with a jury of human-calibrated metrics {pooled[OURS]['value']:.3f} (Spearman); the panel of "
             f"closed-form metrics that training leans on reaches {pooled[PANEL_CONSENSUS]['value']:.3f}. Agreement "
             "with people has not been measured."
+        )
+    for stem in ("restoration", "restoration-others"):
+        report = results[stem]
+        for task, figures in report["tasks"].items():
+            goal = figures["goal"]
+            if _same_weights(report, engine) and goal["reached"] is not None:
+                verdict = "" if goal["reached"] else " **Short of its goal.**"
+                lines.append(f"- Small restorers, {task}, with L1: {_held(figures, list(report['judges']))}.{verdict}")
+    chosen = results["selection"]
+    if _same_weights(chosen, engine):
+        sides = {name: one["agreement"] for name, one in chosen["choosers"].items()}
+        others = "; ".join(
+            f"{name} in {100 * one['value']:.1f} % ({one['verdict']})" for name, one in sides.items() if name != OURS
+        )
+        lines.append(
+            f"- Of two checkpoints {OURS} picks the one that a jury prefers in {100 * sides[OURS]['value']:.1f} %; "
+            f"{others}."
         )
     lines.append(
         f"- Forward and backward pass at {_shape(setup['shape'])}, {setup['precision']}, {setup['threads']} CPU "
@@ -167,6 +193,90 @@ def alignment(report: Report, engine: Report) -> str:
         f"{report['pictures']} pictures of {height}x{width}{_remark(report, engine)}:\n\n"
         f"{table(('degraded by', OURS, *others), rows)}"
     )
+
+
+def gradients(report: Report, engine: Report) -> str:
+    """The steepest place that was found."""
+    low, high = report["value_range"]
+    return (
+        f"The steepest of {report['samples']} random pairs of {report['side']}x{report['side']} has a slope of "
+        f"{report['random']:.0f}, and {report['ascended']:.0f} was found by ascending the slope in both pictures, "
+        f"values kept in {low:g} to {high:g}, from the {report['starts']} steepest of them, {report['steps']} steps "
+        f"each{_remark(report, engine)}. "
+        + ("All gradients were finite." if report["finite"] else "Not all gradients were finite.")
+    )
+
+
+def restoration(report: Report, engine: Report) -> str:
+    """What losses train: a table for each task, and how ours stands to each other loss by every judge."""
+    judges = list(report["judges"])
+    texts = [f"{_plan(report)}{_remark(report, engine)}."]
+    for task, figures in report["tasks"].items():
+        against = figures["against"]
+        measures = [key for key in next(iter(figures["mean"].values())) if key not in judges]
+        rows = []
+        for name, mean in figures["mean"].items():
+            cells = [f"{-mean[judge]:.2f}" if judge == "psnr" else f"{mean[judge]:.3f}" for judge in judges]
+            if name in against:
+                verdicts_of = [against[name][judge]["verdict"] for judge in judges]
+                cells = [f"{cell} (ours: {verdict})" for cell, verdict in zip(cells, verdicts_of, strict=True)]
+            rows.append([name, *cells, *(f"{mean[measure]:.2f}" for measure in measures)])
+        texts.append(table((task, *judges, *measures), rows))
+        reached = figures["goal"]["reached"]
+        if reached is not None:
+            texts.append(f"Goal: {'reached' if reached else 'short'}; {_held(figures, judges)}.")
+    return "\n\n".join(texts)
+
+
+def _plan(report: Report) -> str:
+    """How restorers were trained and on what they were judged."""
+    plan = report["plan"]
+    shares = "".join(f", {share:g} of {name}" for name, share in report.get("shares", {}).items())
+    return (
+        f"{report['photographs']} pictures, crops of {report['crop']}; {plan['start_steps']} steps with L1, then "
+        f"{plan['steps']} with each loss, {plan['batch']} crops of {plan['crop']} a step, seed "
+        f"{', '.join(map(str, report['seeds']))}; length of the second term's gradient at the start, where L1's is 1: "
+        f"{plan['share']:g}{shares}"
+    )
+
+
+def _held(figures: Report, judges: Sequence[str]) -> str:
+    """By how many judges ours is better or ties beside each rival, and the PSNR it costs."""
+    held = ", ".join(f"{name} {count}" for name, count in figures["goal"]["better_or_tie"].items())
+    return f"better or tie by so many of {len(judges)} judges: {held}; PSNR lost to L1 " + (
+        f"{figures['goal']['psnr_lost_db']:.2f} dB"
+    )
+
+
+def selection(report: Report, engine: Report) -> str:
+    """How often a figure on one half of the photographs picks the checkpoint that a jury prefers on the other half."""
+    rows = [
+        [
+            name,
+            _percent(one["agreement"]),
+            "" if name == OURS else one["agreement"]["verdict"],
+            _percent(one["unanimous"]),
+            _percent(one["picked"]),
+        ]
+        for name, one in report["choosers"].items()
+    ]
+    header = ("chosen by", "sides with the jury", f"{OURS} is", "where the jury is unanimous", "its pick beats")
+    return (
+        f"{report['pairs']} choices between two checkpoints of one task and seed, of the start and of all losses "
+        f"({'; '.join(f'{run}: {len(names)}' for run, names in report['checkpoints'].items())}), made on one half of "
+        f"{report['photographs']} photographs and judged on the other by {', '.join(report['jury'])}, who are "
+        f"unanimous in {100 * report['unanimous']:.0f} %. {_plan(report)}{_remark(report, engine)}.\n\n"
+        f"{table(header, rows)}\n\n"
+        f"Goal, better than validation L1 and PSNR by the intervals: "
+        f"{'reached' if report['goal']['reached'] else 'short'}."
+    )
+
+
+def _percent(estimate: Report) -> str:
+    """An estimate and its interval; nothing to say where there was nothing to decide."""
+    if estimate["value"] is None:
+        return "-"
+    return f"{100 * estimate['value']:.1f} % ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"
 
 
 def speed(report: Report) -> str:

@@ -287,7 +287,7 @@ def train(
         plan: how.
         out: a file for each restorer goes here.
         identity: what else the results depend on (digests of photographs and weights): files of another are refused.
-        shares: name of a loss -> what stands for the plan's ``share`` there.
+        shares: name of a loss with a second term -> what stands for the plan's ``share`` there.
         along: steps of the start and of each loss after which the restorer, as it is then, is kept and returned too.
         device: where to train.
         progress: called with a line of text after each restorer.
@@ -301,17 +301,19 @@ def train(
     """
     check_tasks([task])
     spoil = TASKS[task]
+    balanced = [name for name, term in losses.items() if term is not None and name != BY_MAPS]
+    for name in shares or {}:
+        if name not in balanced:
+            raise ValueError(f"shares must name losses with a second term, one of {', '.join(balanced)}, got {name!r}")
+    plans = {name: replace(plan, share=share) for name, share in (shares or {}).items()}
 
     def crops(first: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(_Crops(photographs, spoil, plan, seed, first), 0, steps, 0)
 
-    def plan_of(name: str) -> Plan:
-        return replace(plan, share=(shares or {}).get(name, plan.share))
-
     def kept(name: str, steps: int, build: Callable[[], dict[int, Trained]]) -> dict[str, Trained]:
         wanted = {_after(name, step): step for step in along if step < steps} | {name: steps}
         paths = {one: out / f"{task}-{seed}-{_slug(one)}.pt" for one in wanted}
-        settings = {"task": task, "seed": seed, "plan": asdict(plan_of(name)), **identity}
+        settings = {"task": task, "seed": seed, "plan": asdict(plans.get(name, plan)), **identity}
         if all(path.exists() for path in paths.values()):
             return {one: _read(path, {**settings, "loss": one}, spoil.scale, device) for one, path in paths.items()}
         made = build()
@@ -329,10 +331,6 @@ def train(
         models = _descend(model, batches_of, plan.start_steps, plan.learning_rate, F.l1_loss, along)
         return {step: Trained(one.eval(), 0.0) for step, one in models.items()}
 
-    for name in shares or {}:
-        if name not in losses:
-            raise ValueError(f"shares must name losses that are trained, got {name!r}, not in {', '.join(losses)}")
-        plan_of(name)  # a share that is none fails now, not after the start is trained
     common = kept(START, plan.start_steps, start)
 
     def go_on(name: str, term: Term | None) -> dict[int, Trained]:
@@ -342,7 +340,7 @@ def train(
             loss = term  # of L1's own scale: its weights have mean 1
         elif term is not None:
             some = list(islice(crops(plan.start_steps, BALANCE_BATCHES), BALANCE_BATCHES))
-            factor = factor_of(term, model, some, plan_of(name).share)
+            factor = factor_of(term, model, some, plans.get(name, plan).share)
             loss = _l1_and(term, factor)
         batches_of = crops(plan.start_steps, plan.steps)
         models = _descend(model.train(), batches_of, plan.steps, plan.learning_rate / 2, loss, along)

@@ -42,8 +42,8 @@ DESCENT_SIDE = 96
 cost several times a plain pass."""
 
 DESCENT_BLUR = 1.0
-"""Sigma, in pixels, of the Gaussian through which that gradient's way to the reference is seen: the finest octave keeps
-about a tenth of its length, the next one half."""
+"""Sigma, in pixels, of the Gaussian through which the way from the reference is seen: of white noise the finest octave
+keeps 7 % of its length, the next one two fifths."""
 
 JUDGE_SCALE = 0.1
 """Judgement at which a pair counts as told apart."""

@@ -51,6 +51,10 @@ def test_the_shipped_card_is_what_the_generator_writes(provenance: dict[str, Any
     )
 
 
+def test_the_shipped_weights_carry_the_licences_of_their_photographs(provenance: dict[str, Any]) -> None:
+    assert [tuple(pair) for pair in provenance["sources"]] == list(SOURCES)
+
+
 def test_the_figures_were_taken_of_the_shipped_weights(evaluation: dict[str, Any]) -> None:
     assert evaluation["weights_sha256"] == json.loads((WEIGHTS / "config.json").read_text())["files"]
 
