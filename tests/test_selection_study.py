@@ -126,4 +126,4 @@ def test_command_trains_measures_and_prints(
     (names,) = report["checkpoints"].values()
     assert names == ["start after 1 steps", "start", L1, "L1 + RelationalLoss"]
     assert report["photographs"] == 4 and report["jury"] == ["gmsd"]
-    assert main([*arguments, "--jury", "psnr"]) == 1 and "choose nothing, got psnr" in capsys.readouterr().err
+    assert main([*arguments, "--jury", "psnr"]) == 2 and "choose nothing, got psnr" in capsys.readouterr().err

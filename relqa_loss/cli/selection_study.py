@@ -71,8 +71,9 @@ def print_report(report: Mapping[str, Any]) -> None:
     """The choosers beside each other, and whether the goal is reached."""
     jury = report["jury"]
     print(
-        f"{report['pairs']} choices between two checkpoints of one run, made on one half of {report['photographs']} "
-        f"photographs, judged on the other by {', '.join(jury)}: unanimous in {100 * report['unanimous']:.0f} %"
+        f"{report['pairs']} choices between two checkpoints of one task and seed, made on one half of "
+        f"{report['photographs']} photographs, judged on the other by {', '.join(jury)}: unanimous in "
+        f"{100 * report['unanimous']:.0f} %"
     )
     print("share of choices that the jury shares, 95 % intervals over photographs; how RelationalLoss stands to each")
     rows = []
