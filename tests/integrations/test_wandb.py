@@ -1,4 +1,5 @@
 import json
+import time
 
 import numpy as np
 import PIL.Image
@@ -49,7 +50,10 @@ def test_one_row_a_call_is_read_back(tmp_path, loss_fn, pairs, run):
     log_relation(run, relation, tag="closing")  # to the current row, as run.log does
     folder = run.dir
     run.finish()
-    first, second = history(tmp_path)
+    until = time.monotonic() + 30  # the service of wandb writes on its own, after finish() on a busy machine
+    while len(rows := history(tmp_path)) < 2 and time.monotonic() < until:
+        time.sleep(0.2)
+    first, second = rows
     assert (first["_step"], second["_step"]) == (10, 20)
     assert "closing/distance" in second
     names = {f"val/relqa/{name}" for name in ("distance", "floor", *AXES)}
