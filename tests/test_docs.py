@@ -235,8 +235,8 @@ def test_a_goal_that_is_missed_is_in_the_summary(results) -> None:
         goal = {"reached": reached, "better_or_tie": {"L1": 1, "L1 + MS-SSIM": 0}, "psnr_lost_db": 0.35}
         changed = report | {"tasks": {task: figures | {"goal": goal}}, "weights_sha256": engine["weights_sha256"]}
         text = document.summary(results | {"restoration": changed})
-        (line,) = [line for line in text.splitlines() if f"restorers, {task}," in line]
-        assert "4 judges: L1 1, L1 + MS-SSIM 0; PSNR lost to L1 0.35 dB" in line
+        (line,) = [line for line in text.splitlines() if f"L1, {task}:" in line]
+        assert "L1 by 1 of 4, L1 + MS-SSIM by 0 of 4 judges; 0.35 dB PSNR lost to L1" in line
         assert ("Short of its goal" in line) is not reached
         assert f"Goal: {'reached' if reached else 'short'};" in document.restoration(changed, engine)
 

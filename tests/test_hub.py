@@ -241,6 +241,8 @@ def test_a_download_that_ends_too_early_leaves_no_weights_and_can_be_repeated(
     assert not list(cache.rglob("*.safetensors"))
     hub.spoil = lambda content: content
     assert RelationalLoss(NAME).info()["revision"] == repository.refs["main"]
+    # Some clients keep the first half, to go on from it: it must not outlive that.
+    assert not list(cache.rglob("*.incomplete"))
 
 
 def test_a_file_damaged_on_the_way_is_refused_with_the_way_out(

@@ -106,12 +106,16 @@ def summary(results: Mapping[str, Report]) -> str:
             goal = figures["goal"]
             if _same_weights(report, engine) and goal["reached"] is not None:
                 verdict = "" if goal["reached"] else " **Short of its goal.**"
-                lines.append(f"- Small restorers, {task}, with L1: {_held(figures, list(report['judges']))}.{verdict}")
+                lines.append(
+                    f"- Small restorers trained beside L1, {task}: {_held(figures, list(report['judges']))}.{verdict}"
+                )
     chosen = results["selection"]
     if _same_weights(chosen, engine):
         sides = {name: one["agreement"] for name, one in chosen["choosers"].items()}
         others = "; ".join(
-            f"{name} in {100 * one['value']:.1f} % ({one['verdict']})" for name, one in sides.items() if name != OURS
+            f"{name} in {100 * one['value']:.1f} % (ours: {one['verdict']})"
+            for name, one in sides.items()
+            if name != OURS
         )
         lines.append(
             f"- Of two checkpoints {OURS} picks the one that a jury prefers in {100 * sides[OURS]['value']:.1f} %; "
@@ -242,10 +246,9 @@ def _plan(report: Report) -> str:
 
 def _held(figures: Report, judges: Sequence[str]) -> str:
     """By how many judges ours is better or ties beside each rival, and the PSNR it costs."""
-    held = ", ".join(f"{name} {count}" for name, count in figures["goal"]["better_or_tie"].items())
-    return f"better or tie by so many of {len(judges)} judges: {held}; PSNR lost to L1 " + (
-        f"{figures['goal']['psnr_lost_db']:.2f} dB"
-    )
+    goal = figures["goal"]
+    held = ", ".join(f"{name} by {count} of {len(judges)}" for name, count in goal["better_or_tie"].items())
+    return f"better than or equal to {held} judges; {goal['psnr_lost_db']:.2f} dB PSNR lost to L1"
 
 
 def selection(report: Report, engine: Report) -> str:
