@@ -35,7 +35,7 @@ from relqa_loss.restoration.restorers import (
 from relqa_loss.training.data import seeded
 
 PLAN = Plan(start_steps=3, steps=2, batch=2, crop=32)
-IDENTITY = {"photographs": "some", "weights": "these"}
+IDENTITY: dict[str, Any] = {"digest": "some", "weights": {"scorer": "these"}}
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +61,13 @@ def test_an_untrained_restorer_gives_back_what_it_gets(task: str) -> None:
 def test_every_loss_goes_on_from_one_start_on_the_same_crops(photographs: list[Tensor], tmp_path: Path) -> None:
     found, _ = terms([L1, OURS, BY_MAPS], DEFAULT_WEIGHTS, PLAN.crop)
     seen: list[str] = []
-    made = train("denoise", 1, found, photographs, PLAN, tmp_path, identity=IDENTITY, progress=seen.append)
+    made = train("denoise", 1, found, photographs, PLAN, tmp_path, **IDENTITY, progress=seen.append)
     assert list(made) == [L1, OURS, BY_MAPS] and len(seen) == 4
     assert made[L1].factor == 0 and made[OURS].factor > 0
     tails = [one.model.tail.weight for one in made.values()]
     assert not torch.equal(tails[0], tails[1]) and not torch.equal(tails[0], tails[2])
     # L1 under another name ends where L1 ends: nothing but the loss tells the restorers apart.
-    again = train("denoise", 1, {"twin": None}, photographs, PLAN, tmp_path, identity=IDENTITY)
+    again = train("denoise", 1, {"twin": None}, photographs, PLAN, tmp_path, **IDENTITY)
     assert all(
         torch.equal(a, b) for a, b in zip(again["twin"].model.parameters(), made[L1].model.parameters(), strict=True)
     )
@@ -76,18 +76,25 @@ def test_every_loss_goes_on_from_one_start_on_the_same_crops(photographs: list[T
 def test_finished_restorers_are_kept_and_those_of_other_settings_refused(
     photographs: list[Tensor], tmp_path: Path
 ) -> None:
-    first = train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, identity=IDENTITY)
+    first = train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, **IDENTITY)
     seen: list[str] = []
-    second = train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, identity=IDENTITY, progress=seen.append)
+    second = train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, **IDENTITY, progress=seen.append)
     assert not seen
     assert all(
         torch.equal(a, b) for a, b in zip(first[L1].model.parameters(), second[L1].model.parameters(), strict=True)
     )
     with pytest.raises(ValueError, match="trained with other settings"):
-        train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, identity=IDENTITY | {"weights": "others"})
+        train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, **IDENTITY | {"digest": "others"})
+    # What our weights took no part in does not depend on them.
+    found, _ = terms([L1, OURS], DEFAULT_WEIGHTS, PLAN.crop)
+    other = IDENTITY | {"weights": {"scorer": "others"}}
+    train("x2", 0, found, photographs, PLAN, tmp_path, **other, progress=seen.append)
+    assert [text.rpartition(" with ")[2] for text in seen] == [OURS]
+    with pytest.raises(ValueError, match="trained with other settings"):
+        train("x2", 0, found, photographs, PLAN, tmp_path, **IDENTITY)
     (tmp_path / "x2-0-start.pt").write_bytes(b"half")
     with pytest.raises(ValueError, match="damaged"):
-        train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, identity=IDENTITY)
+        train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, **IDENTITY)
 
 
 @pytest.mark.parametrize("scale", [0.01, 100.0])
@@ -103,16 +110,16 @@ def test_a_term_weighs_the_same_whatever_its_scale(scale: float) -> None:
 
 def test_a_single_loss_may_have_a_share_of_its_own(photographs: list[Tensor], tmp_path: Path) -> None:
     found, _ = terms([L1, OURS], DEFAULT_WEIGHTS, PLAN.crop)
-    plain = train("denoise", 1, found, photographs, PLAN, tmp_path / "plain", identity=IDENTITY)
-    half = train("denoise", 1, found, photographs, PLAN, tmp_path / "half", identity=IDENTITY, shares={OURS: 0.5})
+    plain = train("denoise", 1, found, photographs, PLAN, tmp_path / "plain", **IDENTITY)
+    half = train("denoise", 1, found, photographs, PLAN, tmp_path / "half", **IDENTITY, shares={OURS: 0.5})
     assert half[OURS].factor == pytest.approx(0.5 * plain[OURS].factor, rel=1e-6)
     assert same(half[L1], plain[L1])
     with pytest.raises(ValueError, match="trained with other settings"):
-        train("denoise", 1, found, photographs, PLAN, tmp_path / "half", identity=IDENTITY)
+        train("denoise", 1, found, photographs, PLAN, tmp_path / "half", **IDENTITY)
     with pytest.raises(ValueError, match=r"shares must name losses with a second term, one of .*, got 'L1'"):
-        train("denoise", 1, found, photographs, PLAN, tmp_path / "none", identity=IDENTITY, shares={L1: 1.0})
+        train("denoise", 1, found, photographs, PLAN, tmp_path / "none", **IDENTITY, shares={L1: 1.0})
     with pytest.raises(ValueError, match="share must be finite and > 0, got -1"):
-        train("denoise", 1, found, photographs, PLAN, tmp_path / "none", identity=IDENTITY, shares={OURS: -1})
+        train("denoise", 1, found, photographs, PLAN, tmp_path / "none", **IDENTITY, shares={OURS: -1})
     assert not (tmp_path / "none").exists()
 
 

@@ -97,7 +97,8 @@ class Setup:
         training: photographs to train on, uint8 (3, H, W) each.
         tests: central crops to judge on, (3, H, W) in [0, 1] each.
         loss_fn: the loss of ``--weights`` on the CPU, where restored pictures are.
-        identity: what restorers depend on beside the plan.
+        digest: of the photographs to train on.
+        weights: digests of the loss's weights.
     """
 
     plan: Plan
@@ -108,7 +109,8 @@ class Setup:
     training: list[Tensor]
     tests: list[Tensor]
     loss_fn: RelationalLoss
-    identity: dict[str, object]
+    digest: str
+    weights: dict[str, str]
 
     def report(self, seeds: list[int]) -> dict[str, Any]:
         """The beginning of a report: what was trained and judged, how and on what."""
@@ -116,7 +118,7 @@ class Setup:
             "plan": asdict(self.plan), "shares": self.shares, "seeds": seeds, "photographs": len(self.tests),
             "crop": int(self.tests[0].shape[-1]),
             "judges": {name: f"{one.package} {one.version}" for name, one in self.metrics.items()},
-            "weights_sha256": self.identity["weights"],
+            "weights_sha256": self.weights,
         }  # fmt: skip
 
 
@@ -155,8 +157,8 @@ def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[st
     folder = read_folder(args.test, args.limit)
     note_skipped([*training.skipped, *folder.skipped])
     tests = [central_crop(image, args.test_crop) for image in folder.images]
-    identity: dict[str, object] = {"photographs": training.digest, "weights": loss_fn.info()["files"]}
-    return Setup(plan, shares, tasks, found, judges, training.training, tests, loss_fn, identity)
+    files = loss_fn.info()["files"]
+    return Setup(plan, shares, tasks, found, judges, training.training, tests, loss_fn, training.digest, files)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -177,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         for seed in args.seeds:
             made = train(
                 task, seed, setup.losses, setup.training, setup.plan, args.out,
-                identity=setup.identity, shares=setup.shares, device=args.device, progress=note,
+                digest=setup.digest, weights=setup.weights, shares=setup.shares, device=args.device, progress=note,
             )  # fmt: skip
             for name, one in made.items():
                 pictures = restored(one.model, task, setup.tests, seed)

@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         for seed in args.seeds:
             made = train(
                 task, seed, setup.losses, setup.training, setup.plan, args.out,
-                identity=setup.identity, shares=setup.shares, along=along, device=args.device, progress=note,
+                digest=setup.digest, weights=setup.weights, shares=setup.shares, along=along, device=args.device,
+                progress=note,
             )  # fmt: skip
             runs[f"{task}, seed {seed}"] = {
                 name: values_of(restored(one.model, task, setup.tests, seed), setup.tests, measures)

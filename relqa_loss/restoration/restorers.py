@@ -120,7 +120,8 @@ BY_MAPS = "L1 by maps"
 RIVALS: tuple[str, ...] = (L1, *_PEERS)
 """What L1 + RelationalLoss has to hold its own against."""
 
-LOSSES: tuple[str, ...] = (*RIVALS, OURS, BY_MAPS, *_STEERED)
+_WITH_WEIGHTS = (OURS, BY_MAPS, *_STEERED)
+LOSSES: tuple[str, ...] = (*RIVALS, *_WITH_WEIGHTS)
 """What restorers are trained with: L1 beside one term, L1 re-weighted by the distortion maps, and steered losses."""
 
 
@@ -271,7 +272,8 @@ def train(
     plan: Plan,
     out: Path,
     *,
-    identity: Mapping[str, object],
+    digest: str,
+    weights: Mapping[str, str],
     shares: Mapping[str, float] | None = None,
     along: Sequence[int] = (),
     device: str | torch.device = "cpu",
@@ -286,7 +288,8 @@ def train(
         photographs: uint8 (3, H, W) each, to train on.
         plan: how.
         out: a file for each restorer goes here.
-        identity: what else the results depend on (digests of photographs and weights): files of another are refused.
+        digest: of the photographs; files made with others are refused.
+        weights: digests of our weights; files made with others are refused, where a loss uses them.
         shares: name of a loss with a second term -> what stands for the plan's ``share`` there.
         along: steps of the start and of each loss after which the restorer, as it is then, is kept and returned too.
         device: where to train.
@@ -313,7 +316,9 @@ def train(
     def kept(name: str, steps: int, build: Callable[[], dict[int, Trained]]) -> dict[str, Trained]:
         wanted = {_after(name, step): step for step in along if step < steps} | {name: steps}
         paths = {one: out / f"{task}-{seed}-{_slug(one)}.pt" for one in wanted}
-        settings = {"task": task, "seed": seed, "plan": asdict(plans.get(name, plan)), **identity}
+        settings = {"task": task, "seed": seed, "plan": asdict(plans.get(name, plan)), "photographs": digest}
+        if name in _WITH_WEIGHTS:
+            settings["weights"] = dict(weights)
         if all(path.exists() for path in paths.values()):
             return {one: _read(path, {**settings, "loss": one}, spoil.scale, device) for one, path in paths.items()}
         made = build()
