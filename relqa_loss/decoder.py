@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .displacement import FIT_CHANNELS, FLOW_CHANNELS
 from .layers import PairBlock, StreamBlock, scaled
-from .relation import AXES
+from .relation import AXES, SHIFT_AXES
 
 DILATIONS = (1, 2, 4)
 """Of the blocks at stride 16, by which the decoder sees how much of the surroundings is affected, and how evenly."""
@@ -21,6 +21,10 @@ BLOCK_GAIN = 0.4
 
 START_HEIGHT = 0.5
 """What the heights of all axes are before training, in severity units."""
+
+
+START_TRUST = -1.0
+"""Logit of the share of the displacement field in the shift maps before training: about a quarter."""
 
 
 class MapHead(nn.Module):
@@ -72,6 +76,9 @@ class MapDecoder(nn.Module):
         self.pair1 = PairBlock(features, energies, p1, width)
         self.head2 = MapHead(width, START_HEIGHT)
         self.head1 = MapHead(p1, START_HEIGHT / 10)
+        self.trust = scaled(nn.Conv2d(width, 1, 1), 0.1)
+        if self.trust.bias is not None:
+            nn.init.constant_(self.trust.bias, START_TRUST)
 
     def forward(
         self,
@@ -82,8 +89,12 @@ class MapDecoder(nn.Module):
         even: Sequence[Tensor],
         flow: Tensor,
         fit: Tensor,
+        first: Tensor,
     ) -> Tensor:
         """(B, len(AXES), H / 2, W / 2), odd in the pair.
+
+        On the shift axes the field itself speaks, as far as it is trusted: whether content was displaced has to be
+        learned, how far it was need not be.
 
         Args:
             difference: encoder features at stride 2, a minus b.
@@ -93,6 +104,7 @@ class MapDecoder(nn.Module):
             even: even streams at the same strides.
             flow: displacement at stride 4 (:func:`relqa_loss.displacement.displacement`).
             fit: how well it explains the difference.
+            first: (B, len(AXES), H / 4, W / 4), a first reading of the maps to add to.
         """
         odd4, even4 = odd[2], even[2]
         for block in self.around:
@@ -108,5 +120,12 @@ class MapDecoder(nn.Module):
         for block in self.at2:
             odd2, even2 = block(odd2, even2)
         odd1, even1 = self.pair1(difference, total, energy, (odd2, even2))
-        coarse = F.interpolate(self.head2(odd2, even2), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return coarse + self.head1(odd1, even1)
+        finest = flow[:, -len(SHIFT_AXES) :]
+        coarse = torch.cat((first + self.head2(odd2, even2), torch.sigmoid(self.trust(even2)), finest), dim=1)
+        coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear", align_corners=False)
+        maps, trust, finest = coarse.split((len(AXES), 1, len(SHIFT_AXES)), dim=1)
+        maps = maps + self.head1(odd1, even1)
+        before = AXES.index(SHIFT_AXES[0])
+        sizes = (before, len(SHIFT_AXES), len(AXES) - before - len(SHIFT_AXES))
+        left, shifts, right = maps.split(sizes, dim=1)
+        return torch.cat((left, shifts + trust * (finest - shifts), right), dim=1)

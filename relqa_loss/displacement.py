@@ -1,7 +1,9 @@
 """Displacement between two images, closed form: the symmetric least-squares flow of Lucas and Kanade, coarse to fine.
 
 B. D. Lucas and T. Kanade, "An iterative image registration technique" (1981). Gradients are taken on the mean of the
-two images and both are moved half of the way, so a swap of the images changes the sign of the flow bit for bit.
+two images and both are moved half of the way, so a swap of the images changes the sign of the flow bit for bit. What
+plain places and straight edges cannot tell comes from their surroundings: steps are damped where the texture has one
+direction, and the flow is averaged, by how much texture holds it, after each.
 """
 
 from __future__ import annotations
@@ -25,8 +27,20 @@ FIT_CHANNELS = 2 * len(LEVELS)
 WINDOW = 5
 """Side, in cells, of the window in which the displacement is taken as constant."""
 
-REACH = 8 * (1 + WINDOW // 2) + 4 * (2 + WINDOW // 2) + 2 * (2 + WINDOW // 2) + 16
-"""How far, in pixels, the flow looks: gradient and window at each stride, upsampling, and the longest displacement."""
+SURROUNDINGS = 7
+"""Side, in cells, of the window in which the flow is averaged."""
+
+STEPS = 2
+"""Estimates at each level, each on what the one before has left."""
+
+DAMPING = 0.1
+"""Share of the squared gradients that is added in both directions: along a straight edge nothing is known, and rounding
+must not decide."""
+
+REACH = 16 + sum(
+    stride * (STEPS * (1 + WINDOW // 2 + SURROUNDINGS // 2) + 2 * (stride < LEVELS[0])) for stride in LEVELS
+)
+"""How far, in pixels, the flow looks: gradient and windows of every step, upsampling, and the longest displacement."""
 
 LONGEST = 16.0
 """Displacements of the coarsest level saturate here, in pixels."""
@@ -55,16 +69,25 @@ def displacement(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     flows, fits = [], []
     for stride in LEVELS:
         la, lb = (F.avg_pool2d(luma, stride) for luma in lumas)
-        before = _windowed((la - lb).square()) + _FLAT
+        before = _averaged((la - lb).square(), WINDOW) + _FLAT
         if flow is not None:
-            flow = F.interpolate(flow, scale_factor=2.0, mode="nearest")
-            la, lb = _moved(la, flow / (-2 * stride)), _moved(lb, flow / (2 * stride))
-        step, left, texture = _least_squares(la, lb)
-        fit = torch.cat((left / (left + before), texture), dim=1)
-        flow = _saturated(step * stride) if flow is None else flow + _saturated(step * stride, 2.0 * stride)
+            flow = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
+        for _ in range(STEPS - 1):
+            flow, _, _ = _nearer(la, lb, flow, stride)
+        flow, left, texture = _nearer(la, lb, flow, stride)
+        fit = torch.cat((left / (left + before), texture / (texture + 10 * _FLAT)), dim=1)
         flows.append(_at_stride_4(flow, stride))
         fits.append(_at_stride_4(fit, stride))
     return (torch.cat(flows, dim=1) / PIXELS_PER_UNIT_SHIFT).to(a.dtype), torch.cat(fits, dim=1).to(a.dtype)
+
+
+def _nearer(a: Tensor, b: Tensor, flow: Tensor | None, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A step from ``flow``, in pixels, on lumas at ``stride``: the flow, what its step left over, and the texture."""
+    if flow is not None:
+        a, b = _moved(a, flow / (-2 * stride)), _moved(b, flow / (2 * stride))
+    step, left, texture = _least_squares(a, b)
+    flow = _saturated(step * stride) if flow is None else flow + _saturated(step * stride, 2.0 * stride)
+    return _averaged(flow * texture, SURROUNDINGS) / _averaged(texture, SURROUNDINGS), left, texture
 
 
 def _luma(image: Tensor) -> Tensor:
@@ -83,26 +106,26 @@ def _at_stride_4(values: Tensor, stride: int) -> Tensor:
     return F.avg_pool2d(values, 2) if stride == 2 else F.interpolate(values, scale_factor=2.0, mode="nearest")
 
 
-def _windowed(values: Tensor) -> Tensor:
-    return F.avg_pool2d(values, WINDOW, stride=1, padding=WINDOW // 2, count_include_pad=False)
+def _averaged(values: Tensor, window: int) -> Tensor:
+    return F.avg_pool2d(values, window, stride=1, padding=window // 2, count_include_pad=False)
 
 
 def _least_squares(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Flow (B, 2, h, w) in cells from lumas (B, 1, h, w), the squared change it leaves, and texture in [0, 1]."""
+    """Flow (B, 2, h, w) in cells from lumas (B, 1, h, w), the squared change it leaves, and the texture, > 0."""
     mean = F.pad((a + b) / 2, (1, 1, 1, 1), mode="replicate")
     gx = (mean[..., 1:-1, 2:] - mean[..., 1:-1, :-2]) / 2
     gy = (mean[..., 2:, 1:-1] - mean[..., :-2, 1:-1]) / 2
     change = a - b
     moments = torch.cat((gx * gx, gy * gy, gx * gy, change * change), dim=1)
-    xx, yy, xy, cc = _windowed(moments).split(1, dim=1)
-    xc, yc = _windowed(torch.cat((gx * change, gy * change), dim=1)).split(1, dim=1)
-    xx, yy = xx + _FLAT, yy + _FLAT
+    xx, yy, xy, cc = _averaged(moments, WINDOW).split(1, dim=1)
+    xc, yc = _averaged(torch.cat((gx * change, gy * change), dim=1), WINDOW).split(1, dim=1)
+    damping = DAMPING * (xx + yy) + _FLAT
+    xx, yy = xx + damping, yy + damping
     determinant = xx * yy - xy * xy
     right = (xy * yc - yy * xc) / determinant
     down = (xy * xc - xx * yc) / determinant
     left = (cc + right * xc + down * yc).clamp_min(0)
-    texture = determinant / (xx + yy)
-    return torch.cat((right, down), dim=1), left, texture / (texture + 10 * _FLAT)
+    return torch.cat((right, down), dim=1), left, determinant / (xx + yy)
 
 
 def _moved(image: Tensor, flow: Tensor) -> Tensor:

@@ -43,13 +43,14 @@ pair network at stride 16, and the encoder. The displacement field looks less fa
 class PairFeatures(NamedTuple):
     """Two-stream features of a batch of pairs: what distance, judgement and maps are read from.
 
-    ``pixels``: a minus b at full resolution, padded. ``difference`` and ``total``: encoder features of a minus, and
-    plus, those of b at stride 2. ``energy``: even energies of the filtered difference at stride 2. ``odd`` and
-    ``even``: the pair network's streams at strides 4, 8, 16. ``pixels``, ``difference`` and ``odd`` change sign when
-    the images are swapped, the others do not.
+    ``pixels`` and ``light``: a minus, and plus, b at full resolution, padded. ``difference`` and ``total``: encoder
+    features of a minus, and plus, those of b at stride 2. ``energy``: even energies of the filtered difference at
+    stride 2. ``odd`` and ``even``: the pair network's streams at strides 4, 8, 16. ``pixels``, ``difference`` and
+    ``odd`` change sign when the images are swapped, the others do not.
     """
 
     pixels: Tensor
+    light: Tensor
     difference: Tensor
     total: Tensor
     energy: Tensor
@@ -126,7 +127,8 @@ class DistortionPredictor(nn.Module):
 
     def relate(self, a: Tensor, b: Tensor, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> PairFeatures:
         """Run the pair network at strides 16, 8 and 4 on images a and b and their features (see :meth:`encode`)."""
-        pixels = self._padded(a) - self._padded(b)
+        padded_a, padded_b = self._padded(a), self._padded(b)
+        pixels, light = padded_a - padded_b, padded_a + padded_b
         energies = self.texture(pixels)
         difference = tuple(fa - fb for fa, fb in zip(features_a, features_b, strict=True))
         total = tuple(fa + fb for fa, fb in zip(features_a, features_b, strict=True))
@@ -134,7 +136,7 @@ class DistortionPredictor(nn.Module):
         streams3 = self.pair3(difference[2], total[2], energies[2], streams4)
         streams2 = self.pair2(difference[1], total[1], energies[1], streams3)
         odd, even = zip(streams2, streams3, streams4, strict=True)
-        return PairFeatures(pixels, difference[0], total[0], energies[0], odd, even)
+        return PairFeatures(pixels, light, difference[0], total[0], energies[0], odd, even)
 
     def hints(self, pair: PairFeatures) -> Tensor:
         """A first, linear reading of the maps (B, len(AXES), H' / 4, W' / 4) from the pair network's odd stream.
@@ -152,9 +154,8 @@ class DistortionPredictor(nn.Module):
     def _unconfined(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Half-resolution maps before they are confined to visible differences."""
         flow, fit = displacement(self._padded(a), self._padded(b))
-        decoded = self.decoder(pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit)
-        first = F.interpolate(self.hints(pair), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return said_of_differences(first + decoded, self._padded(a), self._padded(b))
+        said = self.decoder(pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit, self.hints(pair))
+        return said_of_differences(said, self._padded(a), self._padded(b))
 
     def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood."""

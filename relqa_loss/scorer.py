@@ -30,14 +30,17 @@ ARTEFACT_AXES = tuple(axis for axis in AXES if axis not in (*TONE_AXES, *SHIFT_A
 START_JUDGEMENT = -0.3
 """Judgement, before training, of a severity of 1 on an artefact's axis over the whole picture."""
 
+DENSITY_STRIDE = 4
+"""Stride of the density that the distance is the mean of."""
+
 JUDGEMENT_STRIDES = (2, 4, 8, 16)
 """Strides at which pieces of the judgement stand: of the maps, and of the pair network's streams."""
 
 OPEN = 0.2
-"""What the sigmoid of a gate gives before training; with ``LEAST_OPEN`` gates then stand at 0.28."""
+"""What the sigmoid of a gate gives before training."""
 
-LEAST_OPEN = 0.1
-"""How far gates are open at least: a difference that counts nothing is one that no descent ever mends."""
+CONTRAST_FLOOR = 1e-3
+"""Contrast below which the pictures' contrast, for masking, falls quadratically (keeps its slope finite)."""
 
 PEAK_SCALE = 1e-3
 """Root-mean-square density below which the peak pooling grows quadratically (keeps its slope finite at identity)."""
@@ -51,20 +54,22 @@ class DistanceTerms(NamedTuple):
 
 
 class _Gate(nn.Module):
-    """How much each response counts, in (``LEAST_OPEN``, 1), from what the networks know of the pair.
+    """How much each response counts, in (``least_open``, 1), from what the networks know of the pair.
 
-    Closer to shut than to open at the start: one kind of damage may weigh several times another.
+    Closer to shut than to open at the start: one kind of damage may weigh several times another. Never shut: a
+    difference that counts nothing is one that no descent ever mends.
     """
 
-    def __init__(self, even_channels: int, channels: int) -> None:
+    def __init__(self, even_channels: int, channels: int, least_open: float) -> None:
         super().__init__()
+        self.least_open = least_open
         self.read = scaled(nn.Conv2d(even_channels, channels, 1), 1.0)
         if self.read.bias is not None:
             nn.init.constant_(self.read.bias, math.log(OPEN / (1 - OPEN)))
 
     def forward(self, even: Tensor) -> Tensor:
         """Even stream (B, even_channels, h, w) -> (B, channels, h, w)."""
-        return LEAST_OPEN + (1 - LEAST_OPEN) * torch.sigmoid(self.read(even))
+        return self.least_open + (1 - self.least_open) * torch.sigmoid(self.read(even))
 
 
 class _LevelTerm(nn.Module):
@@ -78,12 +83,13 @@ class _LevelTerm(nn.Module):
         even_channels: channels of the even stream that gates the differences (visual masking).
         channels: number of filters.
         start: weight of the level before training.
+        least_open: see :class:`RelationalScorer`.
     """
 
-    def __init__(self, even_channels: int, channels: int, start: float) -> None:
+    def __init__(self, even_channels: int, channels: int, start: float, least_open: float) -> None:
         super().__init__()
         self.filters = scaled(nn.Conv2d(12, channels, 3, padding=1, bias=False), 4.0)
-        self.gate = _Gate(even_channels, channels)
+        self.gate = _Gate(even_channels, channels, least_open)
         self.mix = _mixing_weights(channels, start)
 
     def forward(self, pixels: Tensor, even: Tensor) -> Tensor:
@@ -101,6 +107,28 @@ def _mixed(responses: Tensor, mix: Tensor) -> Tensor:
     return F.conv2d(responses, mix.exp().view(1, -1, 1, 1))
 
 
+def _local_contrast(light: Tensor, pixels: Tensor, cell: int) -> Tensor:
+    """Standard deviation of two pictures in windows of twice a cell, root mean square over pictures and channels.
+
+    Args:
+        light: their sum (B, 3, H, W).
+        pixels: their difference, same shape.
+        cell: side of a cell in pixels, even.
+
+    Returns:
+        (B, 1, H / cell, W / cell) >= ``CONTRAST_FLOOR``; even in the pair; float32 at least.
+    """
+
+    def around(values: Tensor) -> Tensor:
+        return F.avg_pool2d(values, 2 * cell, stride=cell, padding=cell // 2, count_include_pad=False)
+
+    # Sum and difference hold both variances: (var a + var b) / 2 = (var (a + b) + var (a - b)) / 4. Values near 0 keep
+    # the difference of squares exact.
+    both = torch.cat((at_least_float32(light) - 1, at_least_float32(pixels)), dim=1)
+    square = around(both.square().sum(dim=1, keepdim=True)) - around(both).square().sum(dim=1, keepdim=True)
+    return torch.sqrt(square.clamp_min(0) / (4 * (both.shape[1] // 2)) + CONTRAST_FLOOR**2)
+
+
 def _pool(density: Tensor, weight: Tensor | None) -> Tensor:
     return density.mean(dim=(2, 3)) if weight is None else (density * weight).mean(dim=(2, 3))
 
@@ -114,16 +142,19 @@ class RelationalScorer(nn.Module):
     """Distance of a pair, split by axis, and an unanchored judgement, with a :class:`DistortionPredictor`'s features.
 
     *How far*: a density at stride 4, the sum of non-negative terms from strides 2, 4, 8 and 16: linear filters of the
-    difference, gated by the pair network. *In what*: the share
-    of each axis in it, from the pair network. A part is the pooled density of its axis times a learned gain; the
-    distance is the sum of the parts and a full-resolution floor: even in the pair, zero at identity and smooth
-    there. The judgement is odd in the pair.
+    difference, gated by the pair network and divided by what the pictures' own contrast at that stride hides. *In
+    what*: the share of each axis in it, from the pair network. A part is the pooled density of its axis times a
+    learned gain; the distance is the sum of the parts and a full-resolution floor: even in the pair, zero at identity
+    and smooth there. The judgement is odd in the pair.
 
     Args:
         pair_widths: pair network channels of the predictor.
         texture_width: filters of the predictor on the difference at stride 2.
         channels: filters on the difference per level (strides 4, 8, 16).
         floor_weight: weight of the full-resolution floor, > 0.
+        masking_contrast: local standard deviation of the pictures, > 0, at which a difference counts half as much as in
+            a plain place (contrast masking).
+        least_open: what the gates leave of a response at least, in [0, 1).
     """
 
     def __init__(
@@ -132,22 +163,34 @@ class RelationalScorer(nn.Module):
         texture_width: int = 16,
         channels: int = 32,
         floor_weight: float = 4.0,
+        masking_contrast: float = 0.03,
+        least_open: float = 0.1,
     ) -> None:
         super().__init__()
         if not floor_weight > 0:
             raise ValueError(f"floor_weight must be > 0, got {floor_weight}")
+        if not 0 < masking_contrast < math.inf:
+            raise ValueError(f"masking_contrast must be > 0 and finite, got {masking_contrast}")
+        if not 0 <= least_open < 1:
+            raise ValueError(f"least_open must lie in [0, 1), got {least_open}")
         self.config = {
             "pair_widths": list(pair_widths),
             "texture_width": texture_width,
             "channels": channels,
             "floor_weight": floor_weight,
+            "masking_contrast": masking_contrast,
+            "least_open": least_open,
         }
         self.floor_weight = floor_weight
-        self.fine_gate = _Gate(pair_widths[1], texture_width)
+        self.masking_contrast = masking_contrast
+        self.fine_gate = _Gate(pair_widths[1], texture_width, least_open)
         self.fine = _mixing_weights(texture_width, START_WEIGHTS[0])
         streams = pair_widths[1:]
         self.levels = nn.ModuleList(
-            [_LevelTerm(width, channels, start) for width, start in zip(streams, START_WEIGHTS[1:], strict=True)]
+            [
+                _LevelTerm(width, channels, start, least_open)
+                for width, start in zip(streams, START_WEIGHTS[1:], strict=True)
+            ]
         )
         self.attribution = scaled(nn.Conv2d(pair_widths[1], len(AXES), 1, bias=False), 0.3)
         self.gain = nn.Parameter(torch.zeros(len(AXES)))
@@ -173,7 +216,7 @@ class RelationalScorer(nn.Module):
         """
         padding = padding_to_multiple(a.shape[-2], a.shape[-1], 16)
         mask = _padded_weight(a, weight, padding)
-        reduced = None if mask is None else F.avg_pool2d(mask, 4)
+        reduced = None if mask is None else F.avg_pool2d(mask, DENSITY_STRIDE)
         per_axis = self.densities(pair)
         error = pixel_error(a, b)
         return self.combine(
@@ -184,15 +227,20 @@ class RelationalScorer(nn.Module):
 
     def densities(self, pair: PairFeatures) -> Tensor:
         """Density of each axis (B, len(AXES), H' / 4, W' / 4) >= 0 over the padded picture, float32 at least."""
+        pixels, light = pair.pixels, pair.light
         density = _mixed(F.avg_pool2d(pair.energy, 2) * self.fine_gate(pair.even[0]), self.fine)
-        pixels = pair.pixels
+        density = density * self._unmasked(light, pixels, DENSITY_STRIDE)
         for level, (term, even) in enumerate(zip(self.levels, pair.even, strict=True), 1):
-            pixels = F.avg_pool2d(pixels, 2)
-            at_level = term(pixels, even)
+            pixels, light = F.avg_pool2d(pixels, 2), F.avg_pool2d(light, 2)
+            at_level = term(pixels, even) * self._unmasked(light, pixels, 2)
             density = density + F.interpolate(at_level, scale_factor=float(2 ** (level - 1)), mode="nearest")
         strength = at_least_float32(self.attribution(pair.odd[0])).square() + SMALLEST_SHARE
         share = strength / strength.sum(dim=1, keepdim=True)
         return at_least_float32(density) * share * at_least_float32(self.gain).exp().view(1, -1, 1, 1)
+
+    def _unmasked(self, light: Tensor, pixels: Tensor, cell: int) -> Tensor:
+        """What the pictures' contrast leaves of a difference, in (0, 1]: see :func:`_local_contrast`."""
+        return 1 / (1 + _local_contrast(light, pixels, cell) / self.masking_contrast)
 
     def combine(self, mean: Tensor, square: Tensor, error: Tensor) -> DistanceTerms:
         """Parts and floor from means over the whole picture, which add up from those of its regions.

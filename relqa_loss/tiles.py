@@ -20,12 +20,11 @@ from torch.utils.checkpoint import checkpoint
 from .layers import Encoder, at_least_float32, padding_to_multiple
 from .predictor import DistortionPredictor, PairFeatures
 from .relation import AXES
-from .scorer import JUDGEMENT_STRIDES, DistanceTerms, RelationalScorer, pixel_error
+from .scorer import DENSITY_STRIDE, JUDGEMENT_STRIDES, DistanceTerms, RelationalScorer, pixel_error
 
 Part = TypeVar("Part")
 
 STRIDE = Encoder.stride
-DENSITY_STRIDE = 4
 
 
 def check_tile(tile: object) -> int:

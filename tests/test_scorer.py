@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalScorer
 from relqa_loss.predictor import PairFeatures
-from relqa_loss.scorer import LEAST_OPEN, _Gate, _padded_weight
+from relqa_loss.scorer import _Gate, _local_contrast, _padded_weight
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
 WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS = (4, 6, 8, 10), (5, 6, 7, 8), (3, 4, 5)
@@ -124,12 +124,57 @@ def test_floor_cannot_be_switched_off(weight: float) -> None:
         RelationalScorer(floor_weight=weight)
 
 
+@pytest.mark.parametrize(
+    ("argument", "value", "wanted"),
+    [
+        ("masking_contrast", 0.0, "> 0 and finite, got 0.0"),
+        ("masking_contrast", float("inf"), "> 0 and finite, got inf"),
+        ("masking_contrast", float("nan"), "> 0 and finite, got nan"),
+        ("least_open", 1.0, r"lie in \[0, 1\), got 1.0"),
+        ("least_open", -0.1, r"lie in \[0, 1\), got -0.1"),
+    ],
+)
+def test_masking_and_gates_out_of_range(argument: str, value: float, wanted: str) -> None:
+    with pytest.raises(ValueError, match=f"{argument} must .*{wanted}"):
+        RelationalScorer(**{argument: value})
+
+
+@pytest.mark.parametrize("cell", [2, 4])
+def test_local_contrast_is_the_standard_deviation_of_both_pictures(cell: int) -> None:
+    a, b = torch.rand(2, 2, 3, 24, 32, dtype=torch.float64)
+    found = _local_contrast(a + b, a - b, cell)
+    assert torch.equal(found, _local_contrast(b + a, b - a, cell))
+    assert found.shape == (2, 1, 24 // cell, 32 // cell)
+    row, column = 2, 3
+    window = (..., *(slice(at * cell - cell // 2, at * cell + cell * 3 // 2) for at in (row, column)))
+    variance = torch.stack([x[window].var(dim=(-2, -1), correction=0).mean(dim=1) for x in (a, b)]).mean(dim=0)
+    torch.testing.assert_close(found[:, 0, row, column], (variance + 1e-6).sqrt())
+    plain = torch.full_like(a, 0.7)
+    torch.testing.assert_close(_local_contrast(2 * plain, 0 * plain, cell), torch.full_like(found, 1e-3))
+
+
+def test_a_busy_place_hides_what_a_plain_one_shows(predictor: DistortionPredictor) -> None:
+    generator = torch.Generator().manual_seed(3)
+    texture = 0.15 * torch.randn(1, 3, 64, 64, generator=generator)
+    damage = 0.02 * torch.randn(1, 3, 64, 64, generator=generator)
+    parts = {}
+    for name, b in {"plain": torch.full((1, 3, 64, 64), 0.5), "busy": 0.5 + texture}.items():
+        pair = features(predictor, b + damage, b)
+        for contrast in (0.03, 1e6):
+            torch.manual_seed(0)  # the same gates
+            scorer = RelationalScorer(PAIR_WIDTHS, TEXTURE_WIDTHS[0], channels=8, masking_contrast=contrast)
+            with torch.no_grad():
+                parts[name, contrast] = float(scorer.distance_terms(pair, b + damage, b).parts.sum())
+    assert parts["busy", 0.03] < 0.4 * parts["plain", 0.03]
+    assert parts["busy", 1e6] > 0.7 * parts["plain", 1e6]
+
+
 def test_gates_never_close() -> None:
-    gate = _Gate(4, 3)
+    gate = _Gate(4, 3, 0.1)
     with torch.no_grad():
         gate.read.bias.fill_(-100.0)
     even = torch.rand(2, 4, 5, 6)
-    torch.testing.assert_close(gate(even), torch.full((2, 3, 5, 6), LEAST_OPEN))
+    torch.testing.assert_close(gate(even), torch.full((2, 3, 5, 6), 0.1))
     with torch.no_grad():
         gate.read.bias.fill_(100.0)
     torch.testing.assert_close(gate(even), torch.ones(2, 3, 5, 6))

@@ -8,8 +8,10 @@ agree.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,8 +36,11 @@ from .recipe import Recipe, ScorerConfig
 SMALLEST_DISTANCE = 1e-4
 """Added to distances before their logarithm is taken."""
 
-JUDGED_PAIRS = 6
-"""Pairs a tier on which the unanchored judgement is trained in each step."""
+JUDGED_IMAGES = 4
+"""Images a tier of which the unanchored judgement sees all pairs in each step."""
+
+CIRCLE_WEIGHT = 0.5
+"""Weight, beside the pairs, of what the judgement of three images gains by going round them."""
 
 DESCENT_SIDE = 96
 """Largest side, in pixels, of the windows on which the gradient of the distance is trained: twice differentiated, they
@@ -54,9 +59,11 @@ class TierBatch(NamedTuple):
 
     ``reference`` (B, 3, H, W); ``images`` (B, T, 3, H, W); ``order`` (B, T, T) bool, [i, j] = i is better than j;
     ``severity`` (B, T), NaN where several operators act; ``axes`` (B, T, len(AXES)) share of each axis in what was
-    done; ``first`` and ``second`` (P,) flat indices into B * T: pairs for the judgement; ``ordered`` (P,) bool: the
-    first is known to be better; ``told`` (P,) bool: their order shows without the reference; ``panel`` (B, T, M) levels
-    of the panel's members, higher is worse, NaN for pictures that it cannot follow (M = 0 without a panel).
+    done; ``first`` and ``second`` (B, P) flat indices into B * T: all pairs of some images of each tier, for the
+    judgement; ``better`` (B, P): 1 where the first is known to be better, 0 where it is known to be worse, else NaN;
+    ``told`` (B, P) bool: their order shows without the reference; ``silent`` (B, P) bool: it is known, and does not
+    show; ``panel`` (B, T, M) levels of the panel's members, higher is worse, NaN for pictures that it cannot follow
+    (M = 0 without a panel).
     """
 
     reference: Tensor
@@ -66,16 +73,24 @@ class TierBatch(NamedTuple):
     axes: Tensor
     first: Tensor
     second: Tensor
-    ordered: Tensor
+    better: Tensor
     told: Tensor
+    silent: Tensor
     panel: Tensor
 
 
-def tier_batch(tier: Tier, members: Sequence[PanelMember] = ()) -> TierBatch:
+def tier_batch(
+    tier: Tier, members: Sequence[PanelMember] = (), generators: Sequence[torch.Generator] | None = None
+) -> TierBatch:
     """Targets of a tier, from the recipes of its images, and what the members of a panel say of them.
 
     Where there is a panel, pictures of different kinds of distortion are ordered by it alone: it sees the picture, the
     calibrated severity only the operator.
+
+    Args:
+        tier: of B pictures.
+        members: of the panel; none for no votes.
+        generators: B of them, which choose the images that the judgement sees; None for the first ones.
     """
     axes = torch.zeros(*tier.severity.shape, len(AXES))
     severity = torch.full(tier.severity.shape, float("nan"))
@@ -91,11 +106,18 @@ def tier_batch(tier: Tier, members: Sequence[PanelMember] = ()) -> TierBatch:
                 severity[row, column] = recipe[0].severity
     built = torch.tensor([kind != "kinds" or not members for kind in tier.kind])
     order = tier.order & built.view(-1, 1, 1)
-    # Where nothing is known of two pictures of which each shows its damage, the distances to the original decide.
-    unknown = (~(order | order.mT) & alone.unsqueeze(1) & alone.unsqueeze(2)).triu(diagonal=1)
-    rows, first, second = _spread_pairs(order | unknown, JUDGED_PAIRS)
     size = order.shape[1]
-    ordered = order[rows, first, second]
+    judged = torch.stack(
+        [
+            (torch.arange(size) if generators is None else torch.randperm(size, generator=generators[row]))
+            for row in range(len(order))
+        ]
+    )[:, :JUDGED_IMAGES]
+    i, j = torch.triu_indices(judged.shape[1], judged.shape[1], offset=1)
+    rows, first, second = torch.arange(len(order)).unsqueeze(1), judged[:, i], judged[:, j]
+    better = torch.where(order[rows, first, second], 1.0, torch.where(order[rows, second, first], 0.0, torch.nan))
+    known = better.isfinite()
+    shows = alone.all(dim=1, keepdim=True)
     return TierBatch(
         reference=tier.reference,
         images=tier.images,
@@ -104,8 +126,10 @@ def tier_batch(tier: Tier, members: Sequence[PanelMember] = ()) -> TierBatch:
         axes=F.normalize(axes, p=1, dim=2),
         first=rows * size + first,
         second=rows * size + second,
-        ordered=ordered,
-        told=alone.all(dim=1)[rows] | ~ordered,
+        better=better,
+        # Where nothing is known of two pictures of which each shows its damage, the distances to the original decide.
+        told=torch.where(known, shows, alone[rows, first] & alone[rows, second]),
+        silent=known & ~shows,
         panel=_panel_levels(tier, members),
     )
 
@@ -144,7 +168,7 @@ class _MakeTiers:
         streams = [seeded(self.recipe.seed, 3, step, row) for row in self.rows]
         crops = row_crops(self.photographs, config.crop, self.recipe.data.smallest_scale, streams)
         tier = self.engine.tier(crops, size=config.tier, generator=streams, kinds=config.kinds)
-        return tier_batch(tier, panel_members(config.panel))
+        return tier_batch(tier, panel_members(config.panel), streams)
 
 
 class ScorerObjective(nn.Module):
@@ -243,38 +267,45 @@ class ScorerObjective(nn.Module):
         return torch.where(different, angle, 0.0).sum() / self.count(different.sum())
 
     def _judge_loss(self, images: Tensor, features: Sequence[Tensor], log_distance: Tensor, batch: TierBatch) -> Tensor:
-        """Teaches the judgement, on pairs, what can be known of them.
+        """Teaches the judgement, on all pairs of some images, what can be known of them.
 
         The better of two by construction must be judged better. Where construction says nothing, the judgement follows
-        the distances to the original, which it does not see: being differences of one number a picture, they run in no
-        circle. Where a pair alone cannot tell, it is pulled to 0.
+        the distances to the original, which it does not see. Where a pair alone cannot tell, it is pulled to 0. And
+        whatever is known: from one image to a second and on to a third it must say what it says from the first to the
+        third, so that orders run in no circle.
         """
-        first, second = batch.first, batch.second
-        # Before the early exit: every process must take part in the count.
-        pairs = self.count(images.new_tensor(float(len(first))))
-        if len(first) == 0:
-            return images.new_zeros(())
+        first, second = batch.first.flatten(), batch.second.flatten()
         with torch.no_grad():
             a, b = images[first], images[second]
             pair = self.predictor.relate(a, b, [f[first] for f in features], [f[second] for f in features])
             maps = self.predictor.half_resolution_maps(pair, a, b)
-        score = self.scorer.judge(pair, maps) / JUDGE_SCALE
-        nearer = torch.sigmoid((log_distance[second] - log_distance[first]) / VOTES_TEMPERATURE)
-        told = F.binary_cross_entropy_with_logits(score, torch.where(batch.ordered, 1.0, nearer), reduction="none")
-        silent = F.smooth_l1_loss(score, torch.zeros_like(score), reduction="none")
-        return torch.where(batch.told, told, 0.5 * silent).sum() / pairs
+        score = self.scorer.judge(pair, maps).view_as(batch.better) / JUDGE_SCALE
+        gap = (log_distance[second] - log_distance[first]).view_as(score)
+        target = torch.where(batch.better.isfinite(), batch.better, torch.sigmoid(gap / VOTES_TEMPERATURE))
+        told = F.binary_cross_entropy_with_logits(score, target, reduction="none") * batch.told
+        silent = F.smooth_l1_loss(score, torch.zeros_like(score), reduction="none") * batch.silent
+        on_pairs = (told + 0.5 * silent).sum() / self.count((batch.told | batch.silent).sum())
+        around = _circles(score)
+        if not around.numel():
+            return on_pairs
+        circles = F.smooth_l1_loss(around, torch.zeros_like(around), reduction="sum")
+        return on_pairs + CIRCLE_WEIGHT * circles / self.count(circles.new_tensor(float(around.numel())))
 
 
-def _spread_pairs(order: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Up to ``count`` of a tier's pairs (B, T, T), evenly spread over their list: (tier, row, column) indices."""
-    chosen = []
-    for row in range(order.shape[0]):
-        pairs = order[row].nonzero()
-        if len(pairs):
-            picks = torch.linspace(0, len(pairs) - 1, min(count, len(pairs)), device=order.device).round().long()
-            chosen.append(torch.cat([torch.full((len(picks), 1), row, device=order.device), pairs[picks]], dim=1))
-    table = torch.cat(chosen) if chosen else torch.zeros(0, 3, dtype=torch.long, device=order.device)
-    return table[:, 0], table[:, 1], table[:, 2]
+def _circles(score: Tensor) -> Tensor:
+    """Score i to j plus score j to k minus score i to k, of all i < j < k.
+
+    Args:
+        score: (B, n (n - 1) / 2) of the pairs i < j of n images, sorted by i, then j.
+
+    Returns:
+        (B, n (n - 1) (n - 2) / 6).
+    """
+    size = (1 + math.isqrt(1 + 8 * score.shape[1])) // 2
+    at = {pair: column for column, pair in enumerate(combinations(range(size), 2))}
+    triples = [(at[i, j], at[j, k], at[i, k]) for i, j, k in combinations(range(size), 3)]
+    one, two, both = torch.tensor(triples, dtype=torch.long, device=score.device).view(-1, 3).unbind(1)
+    return score[:, one] + score[:, two] - score[:, both]
 
 
 @torch.no_grad()

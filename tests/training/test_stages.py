@@ -27,10 +27,11 @@ from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
 from relqa_loss.training.release import release
 from relqa_loss.training.scorer_stage import (
     DESCENT_BLUR,
+    JUDGED_IMAGES,
     ScorerObjective,
     TierBatch,
+    _circles,
     _MakeTiers,
-    _spread_pairs,
     panel_members,
     tier_batch,
     train_scorer,
@@ -423,9 +424,9 @@ def test_ladder_targets_are_severity_and_declared_axes(make_photos: PhotoMaker, 
     assert torch.equal(batch.order, tier.order)
     torch.testing.assert_close(batch.severity, tier.severity)
     torch.testing.assert_close(batch.axes, (declared / declared.sum()).expand(2, 3, -1))
-    assert len(batch.told) == len(batch.first) == len(batch.second) > 0
-    assert set(batch.told.tolist()) == {judged}
-    assert batch.ordered.all()
+    assert batch.first.tolist() == [[0, 0, 1], [3, 3, 4]] and batch.second.tolist() == [[1, 2, 2], [4, 5, 5]]
+    assert (batch.told == judged).all() and (batch.silent != judged).all()
+    assert (batch.better == 1).all()
 
 
 def test_severity_is_a_target_only_where_one_operator_acts_on_the_whole_picture(make_photos: PhotoMaker) -> None:
@@ -438,8 +439,8 @@ def test_severity_is_a_target_only_where_one_operator_acts_on_the_whole_picture(
             single = len(recipe) == 1 and recipe[0].region == "whole"
             assert bool(batch.severity[row, column].isfinite()) == single
         alone = all(by_name(component.name).told_apart_alone for recipe in recipes for component in recipe)
-        of_tier = torch.div(batch.first, 3, rounding_mode="floor") == row
-        assert (batch.told[of_tier & batch.ordered] == alone).all()
+        known = batch.better[row].isfinite()
+        assert (batch.told[row][known] == alone).all() and torch.equal(batch.silent[row], known & (not alone))
     shares = batch.axes.sum(dim=2)
     assert (((shares - 1).abs() < 1e-5) | (shares == 0)).all()
 
@@ -455,11 +456,10 @@ def test_the_panel_votes_on_what_it_can_follow_and_replaces_the_order_between_ki
     assert torch.equal(batch.panel.isnan().all(dim=2), moved)
     assert not batch.order.any()
     # Of the pairs whose order construction leaves open, those that show their damage are judged by the distances.
-    assert not batch.ordered.any() and batch.told.all()
-    shown = ~moved
-    expected = sum(int(row.sum()) * (int(row.sum()) - 1) // 2 for row in shown)
-    assert len(batch.first) == expected > 0
-    assert shown.flatten()[batch.first].all() and shown.flatten()[batch.second].all()
+    assert batch.better.isnan().all() and not batch.silent.any()
+    shown = ~moved.flatten()
+    assert torch.equal(batch.told, shown[batch.first] & shown[batch.second])
+    assert batch.told.any() and not batch.told.all()
     ladder = DistortionEngine(["jpeg"], regions={"whole": 1.0}).tier(
         photos, size=3, generator=seeded(4), kinds={"ladder": 1.0}
     )
@@ -478,14 +478,33 @@ def test_panels_of_a_recipe() -> None:
     assert len(panel_members("all")) > 3
 
 
-def test_judged_pairs_are_known_pairs_of_their_tier() -> None:
-    order = torch.ones(4, 4).triu(1).bool().repeat(3, 1, 1)
-    order[1] = False
-    rows, better, worse = _spread_pairs(order, 3)
-    assert rows.tolist() == [0, 0, 0, 2, 2, 2]
-    assert order[rows, better, worse].all()
-    assert len({(b, w) for b, w in zip(better.tolist(), worse.tolist(), strict=True)}) == 3
-    assert len(_spread_pairs(torch.zeros_like(order), 3)[0]) == 0
+def test_judged_pairs_are_all_pairs_of_images_drawn_anew(make_photos: PhotoMaker) -> None:
+    engine = DistortionEngine(["gaussian_blur"], regions={"whole": 1.0})
+    tier = engine.tier(make_photos(2, 32, 32), size=5, generator=seeded(1), kinds={"ladder": 1.0})
+    drawn = set()
+    for seed in range(8):
+        batch = tier_batch(tier, generators=[seeded(seed), seeded(seed)])
+        for row in range(2):
+            first, second = batch.first[row] - 5 * row, batch.second[row] - 5 * row
+            images = {*first.tolist(), *second.tolist()}
+            assert len(images) == JUDGED_IMAGES and images <= set(range(5))
+            pairs = [frozenset(pair) for pair in zip(first.tolist(), second.tolist(), strict=True)]
+            assert len(set(pairs)) == len(pairs) == JUDGED_IMAGES * (JUDGED_IMAGES - 1) // 2
+            # A ladder's images come from mild to severe.
+            assert torch.equal(batch.better[row], (first < second).float())
+            drawn.add(frozenset(images))
+    assert len(drawn) > 1
+
+
+def test_circles_are_what_going_round_three_images_adds() -> None:
+    quality = torch.randn(3, 5, generator=seeded(2))
+    i, j = torch.triu_indices(5, 5, offset=1)
+    score = quality[:, i] - quality[:, j]
+    assert _circles(score).shape == (3, 10)
+    torch.testing.assert_close(_circles(score), torch.zeros(3, 10), atol=1e-6, rtol=0)
+    score[0, 0] += 1.0  # of images 0 and 1, which three other images make a triple with
+    assert _circles(score)[0].round().tolist() == [1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+    assert _circles(score[:, :1]).shape == (3, 0)
 
 
 def test_judgement_learns_the_order_where_it_is_known_and_the_distances_where_it_is_not(
@@ -500,22 +519,33 @@ def test_judgement_learns_the_order_where_it_is_known_and_the_distances_where_it
         order=torch.zeros(1, 4, 4, dtype=torch.bool),
         severity=torch.full((1, 4), torch.nan),
         axes=torch.zeros(1, 4, len(AXES)),
-        first=torch.tensor([0, 0, 2, 0]),
-        second=torch.tensor([1, 2, 0, 3]),
-        ordered=torch.tensor([True, False, False, True]),
-        told=torch.tensor([True, True, True, False]),
+        first=torch.tensor([[0, 0, 1]]),
+        second=torch.tensor([[1, 2, 2]]),
+        better=torch.tensor([[1.0, torch.nan, 1.0]]),
+        told=torch.tensor([[True, True, False]]),
+        silent=torch.tensor([[False, False, True]]),
         panel=torch.zeros(1, 4, 0),
     )
     objective = ScorerObjective(predictor, fresh_scorer(recipe), recipe.scorer)
-    score = torch.full((4,), 0.02, requires_grad=True)
+    score = torch.tensor([0.02, 0.04, 0.02], requires_grad=True)  # in no circle
     monkeypatch.setattr(objective.scorer, "judge", lambda pair, maps: score)
-    log_distance = torch.log(torch.tensor([0.1, 0.2, 0.4, 0.8]))
-    flat = images.flatten(0, 1)
-    objective._judge_loss(flat, predictor.encode(flat), log_distance, batch).backward()
-    assert score.grad is not None
-    known, nearer, farther, silent = (-score.grad).tolist()
-    assert known > nearer > 0  # both rise; certainty pulls harder
-    assert farther < 0 and silent < 0
+    flat, distances = images.flatten(0, 1), torch.tensor([0.1, 0.2, 0.4, 0.8])
+
+    def pull(batch: TierBatch) -> list[float]:
+        score.grad = None
+        objective._judge_loss(flat, predictor.encode(flat), torch.log(distances), batch).backward()
+        assert score.grad is not None
+        return [-value for value in score.grad.tolist()]
+
+    known, nearer, silent = pull(batch)
+    assert known > nearer > 0 > silent  # both rise; certainty pulls harder
+    assert pull(batch._replace(better=1 - batch.better))[0] < 0
+    nothing = torch.zeros_like(batch.told)
+    assert pull(batch._replace(told=nothing, silent=nothing)) == pytest.approx([0, 0, 0], abs=1e-6)
+    with torch.no_grad():
+        score[1] = -0.04  # from 0 to 1 and on to 2 it falls, straight to 2 it rises
+    one, straight, two = pull(batch._replace(told=nothing, silent=nothing))
+    assert one < 0 and two < 0 < straight
 
 
 def test_descent_loss_is_one_minus_the_cosine_of_slope_and_way_and_training_lowers_it(
