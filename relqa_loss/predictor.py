@@ -43,14 +43,14 @@ pair network at stride 16, and the encoder. The displacement field looks less fa
 class PairFeatures(NamedTuple):
     """Two-stream features of a batch of pairs: what distance, judgement and maps are read from.
 
-    ``pixels`` and ``light``: a minus, and plus, b at full resolution, padded. ``difference`` and ``total``: encoder
-    features of a minus, and plus, those of b at stride 2. ``energy``: even energies of the filtered difference at
-    stride 2. ``odd`` and ``even``: the pair network's streams at strides 4, 8, 16. ``pixels``, ``difference`` and
-    ``odd`` change sign when the images are swapped, the others do not.
+    ``pictures``: a and b, padded, minus 1/2. ``pixels``: a minus b at full resolution, padded. ``difference`` and
+    ``total``: encoder features of a minus, and plus, those of b at stride 2. ``energy``: even energies of the filtered
+    difference at stride 2. ``odd`` and ``even``: the pair network's streams at strides 4, 8, 16. ``pixels``,
+    ``difference`` and ``odd`` change sign when the images are swapped, ``pictures`` change places, the others stay.
     """
 
+    pictures: tuple[Tensor, Tensor]
     pixels: Tensor
-    light: Tensor
     difference: Tensor
     total: Tensor
     energy: Tensor
@@ -127,8 +127,8 @@ class DistortionPredictor(nn.Module):
 
     def relate(self, a: Tensor, b: Tensor, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> PairFeatures:
         """Run the pair network at strides 16, 8 and 4 on images a and b and their features (see :meth:`encode`)."""
-        padded_a, padded_b = self._padded(a), self._padded(b)
-        pixels, light = padded_a - padded_b, padded_a + padded_b
+        first, second = ((pad_to_multiple(image, self.stride) - 0.5).contiguous() for image in (a, b))
+        pixels = self._padded(a) - self._padded(b)
         energies = self.texture(pixels)
         difference = tuple(fa - fb for fa, fb in zip(features_a, features_b, strict=True))
         total = tuple(fa + fb for fa, fb in zip(features_a, features_b, strict=True))
@@ -136,7 +136,7 @@ class DistortionPredictor(nn.Module):
         streams3 = self.pair3(difference[2], total[2], energies[2], streams4)
         streams2 = self.pair2(difference[1], total[1], energies[1], streams3)
         odd, even = zip(streams2, streams3, streams4, strict=True)
-        return PairFeatures(pixels, light, difference[0], total[0], energies[0], odd, even)
+        return PairFeatures((first, second), pixels, difference[0], total[0], energies[0], odd, even)
 
     def hints(self, pair: PairFeatures) -> Tensor:
         """A first, linear reading of the maps (B, len(AXES), H' / 4, W' / 4) from the pair network's odd stream.

@@ -107,26 +107,36 @@ def _mixed(responses: Tensor, mix: Tensor) -> Tensor:
     return F.conv2d(responses, mix.exp().view(1, -1, 1, 1))
 
 
-def _local_contrast(light: Tensor, pixels: Tensor, cell: int) -> Tensor:
-    """Standard deviation of two pictures in windows of twice a cell, root mean square over pictures and channels.
+def _local_contrasts(pictures: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Standard deviation of two pictures around each cell, root mean square over pictures and channels.
 
     Args:
-        light: their sum (B, 3, H, W).
-        pixels: their difference, same shape.
-        cell: side of a cell in pixels, even.
+        pictures: (B, 3, H, W) each, sides divisible by 16; values near 0 keep the difference of squares exact.
 
     Returns:
-        (B, 1, H / cell, W / cell) >= ``CONTRAST_FLOOR``; even in the pair; float32 at least.
+        Four tensors (B, 1, H / c, W / c) >= ``CONTRAST_FLOOR``, even in the pair, float32 at least: of the pixels, in
+        cells of c = 4, and of means of 2x2, 4x4 and 8x8 pixels, in cells of c = 4, 8 and 16. Windows are twice the
+        cells.
     """
+    means = [at_least_float32(picture) for picture in pictures]
+    squares = [_squared(picture) for picture in means]
+    contrasts = []
+    for level in range(4):
+        # Windows of pixels are windows of their 2x2 means, too.
+        if level != 1:
+            means = [F.avg_pool2d(mean, 2) for mean in means]
+        squares = [F.avg_pool2d(square, 2) for square in squares] if level == 0 else [_squared(mean) for mean in means]
+        first, second = (_around(square) - _squared(_around(mean)) for square, mean in zip(squares, means, strict=True))
+        contrasts.append(torch.sqrt((first + second).clamp_min(0) / 6 + CONTRAST_FLOOR**2))
+    return contrasts
 
-    def around(values: Tensor) -> Tensor:
-        return F.avg_pool2d(values, 2 * cell, stride=cell, padding=cell // 2, count_include_pad=False)
 
-    # Sum and difference hold both variances: (var a + var b) / 2 = (var (a + b) + var (a - b)) / 4. Values near 0 keep
-    # the difference of squares exact.
-    both = torch.cat((at_least_float32(light) - 1, at_least_float32(pixels)), dim=1)
-    square = around(both.square().sum(dim=1, keepdim=True)) - around(both).square().sum(dim=1, keepdim=True)
-    return torch.sqrt(square.clamp_min(0) / (4 * (both.shape[1] // 2)) + CONTRAST_FLOOR**2)
+def _squared(values: Tensor) -> Tensor:
+    return (values * values).sum(dim=1, keepdim=True)
+
+
+def _around(values: Tensor) -> Tensor:
+    return F.avg_pool2d(values, 4, stride=2, padding=1, count_include_pad=False)
 
 
 def _pool(density: Tensor, weight: Tensor | None) -> Tensor:
@@ -227,20 +237,16 @@ class RelationalScorer(nn.Module):
 
     def densities(self, pair: PairFeatures) -> Tensor:
         """Density of each axis (B, len(AXES), H' / 4, W' / 4) >= 0 over the padded picture, float32 at least."""
-        pixels, light = pair.pixels, pair.light
-        density = _mixed(F.avg_pool2d(pair.energy, 2) * self.fine_gate(pair.even[0]), self.fine)
-        density = density * self._unmasked(light, pixels, DENSITY_STRIDE)
-        for level, (term, even) in enumerate(zip(self.levels, pair.even, strict=True), 1):
-            pixels, light = F.avg_pool2d(pixels, 2), F.avg_pool2d(light, 2)
-            at_level = term(pixels, even) * self._unmasked(light, pixels, 2)
+        finest, *coarser = (1 / (1 + one / self.masking_contrast) for one in _local_contrasts(pair.pictures))
+        density = _mixed(F.avg_pool2d(pair.energy, 2) * self.fine_gate(pair.even[0]), self.fine) * finest
+        pixels = pair.pixels
+        for level, (term, even, unmasked) in enumerate(zip(self.levels, pair.even, coarser, strict=True), 1):
+            pixels = F.avg_pool2d(pixels, 2)
+            at_level = term(pixels, even) * unmasked
             density = density + F.interpolate(at_level, scale_factor=float(2 ** (level - 1)), mode="nearest")
         strength = at_least_float32(self.attribution(pair.odd[0])).square() + SMALLEST_SHARE
         share = strength / strength.sum(dim=1, keepdim=True)
         return at_least_float32(density) * share * at_least_float32(self.gain).exp().view(1, -1, 1, 1)
-
-    def _unmasked(self, light: Tensor, pixels: Tensor, cell: int) -> Tensor:
-        """What the pictures' contrast leaves of a difference, in (0, 1]: see :func:`_local_contrast`."""
-        return 1 / (1 + _local_contrast(light, pixels, cell) / self.masking_contrast)
 
     def combine(self, mean: Tensor, square: Tensor, error: Tensor) -> DistanceTerms:
         """Parts and floor from means over the whole picture, which add up from those of its regions.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalScorer
 from relqa_loss.predictor import PairFeatures
-from relqa_loss.scorer import _Gate, _local_contrast, _padded_weight
+from relqa_loss.scorer import _Gate, _local_contrasts, _padded_weight
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
 WIDTHS, PAIR_WIDTHS, TEXTURE_WIDTHS = (4, 6, 8, 10), (5, 6, 7, 8), (3, 4, 5)
@@ -139,18 +139,21 @@ def test_masking_and_gates_out_of_range(argument: str, value: float, wanted: str
         RelationalScorer(**{argument: value})
 
 
-@pytest.mark.parametrize("cell", [2, 4])
-def test_local_contrast_is_the_standard_deviation_of_both_pictures(cell: int) -> None:
-    a, b = torch.rand(2, 2, 3, 24, 32, dtype=torch.float64)
-    found = _local_contrast(a + b, a - b, cell)
-    assert torch.equal(found, _local_contrast(b + a, b - a, cell))
-    assert found.shape == (2, 1, 24 // cell, 32 // cell)
-    row, column = 2, 3
-    window = (..., *(slice(at * cell - cell // 2, at * cell + cell * 3 // 2) for at in (row, column)))
-    variance = torch.stack([x[window].var(dim=(-2, -1), correction=0).mean(dim=1) for x in (a, b)]).mean(dim=0)
-    torch.testing.assert_close(found[:, 0, row, column], (variance + 1e-6).sqrt())
-    plain = torch.full_like(a, 0.7)
-    torch.testing.assert_close(_local_contrast(2 * plain, 0 * plain, cell), torch.full_like(found, 1e-3))
+def test_local_contrasts_are_standard_deviations_of_both_pictures() -> None:
+    a, b = torch.rand(2, 2, 3, 64, 96, dtype=torch.float64)
+    found = _local_contrasts((a, b))
+    assert all(torch.equal(one, other) for one, other in zip(found, _local_contrasts((b, a)), strict=True))
+    row, column = 1, 2
+    for contrast, reduced, cell in zip(found, (1, 2, 4, 8), (4, 4, 8, 16), strict=True):
+        assert contrast.shape == (2, 1, 64 // cell, 96 // cell)
+        side = cell // reduced
+        window = (..., *(slice(at * side - side // 2, at * side + side * 3 // 2) for at in (row, column)))
+        pictures = [torch.nn.functional.avg_pool2d(x, reduced)[window] for x in (a, b)]
+        variance = torch.stack([x.var(dim=(-2, -1), correction=0).mean(dim=1) for x in pictures]).mean(dim=0)
+        torch.testing.assert_close(contrast[:, 0, row, column], (variance + 1e-6).sqrt())
+    plain = torch.full_like(a, 0.2)
+    for contrast in _local_contrasts((plain, plain)):
+        torch.testing.assert_close(contrast, torch.full_like(contrast, 1e-3))
 
 
 def test_a_busy_place_hides_what_a_plain_one_shows(predictor: DistortionPredictor) -> None:

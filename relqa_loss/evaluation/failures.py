@@ -26,7 +26,8 @@ ASKED = 12
 PHOTOGRAPHS = 4
 """On so many photographs each."""
 
-SEVERITY = 0.7
+SEVERITY = 0.3
+"""The mildest that the evaluation asks about: there most is named wrong."""
 
 
 def weakest_operators(evaluation: Mapping[str, Any], count: int | None = None) -> list[tuple[str, float]]:
