@@ -40,10 +40,12 @@ must not decide."""
 REACH = 16 + sum(
     stride * (STEPS * (1 + WINDOW // 2 + SURROUNDINGS // 2) + 2 * (stride < LEVELS[0])) for stride in LEVELS
 )
-"""How far, in pixels, the flow looks: gradient and windows of every step, upsampling, and the longest displacement."""
+"""How far, in pixels, the flow looks: gradient and windows of every step and upsampling, with room for what the
+coarsest level moves the images by between its steps. Later moves are longer, but nothing coarser is looked at beyond
+them."""
 
 LONGEST = 16.0
-"""Displacements of the coarsest level saturate here, in pixels."""
+"""A step of the coarsest level saturates here, in pixels; those of finer levels at two cells."""
 
 _LUMA = (0.299, 0.587, 0.114)
 # Squared gradient, per cell, below which a window counts as flat: about one 8-bit step.

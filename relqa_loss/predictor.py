@@ -43,10 +43,11 @@ pair network at stride 16, and the encoder. The displacement field looks less fa
 class PairFeatures(NamedTuple):
     """Two-stream features of a batch of pairs: what distance, judgement and maps are read from.
 
-    ``pictures``: a and b, padded, minus 1/2. ``pixels``: a minus b at full resolution, padded. ``difference`` and
-    ``total``: encoder features of a minus, and plus, those of b at stride 2. ``energy``: even energies of the filtered
-    difference at stride 2. ``odd`` and ``even``: the pair network's streams at strides 4, 8, 16. ``pixels``,
-    ``difference`` and ``odd`` change sign when the images are swapped, ``pictures`` change places, the others stay.
+    ``pictures``: a and b, padded, minus 1/2, float32 at least. ``pixels``: a minus b at full resolution, padded.
+    ``difference`` and ``total``: encoder features of a minus, and plus, those of b at stride 2. ``energy``: even
+    energies of the filtered difference at stride 2. ``odd`` and ``even``: the pair network's streams at strides 4, 8,
+    16. ``pixels``, ``difference`` and ``odd`` change sign when the images are swapped, ``pictures`` change places, the
+    others stay.
     """
 
     pictures: tuple[Tensor, Tensor]
@@ -127,7 +128,7 @@ class DistortionPredictor(nn.Module):
 
     def relate(self, a: Tensor, b: Tensor, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> PairFeatures:
         """Run the pair network at strides 16, 8 and 4 on images a and b and their features (see :meth:`encode`)."""
-        first, second = ((pad_to_multiple(image, self.stride) - 0.5).contiguous() for image in (a, b))
+        first, second = ((at_least_float32(pad_to_multiple(image, self.stride)) - 0.5).contiguous() for image in (a, b))
         pixels = self._padded(a) - self._padded(b)
         energies = self.texture(pixels)
         difference = tuple(fa - fb for fa, fb in zip(features_a, features_b, strict=True))

@@ -111,15 +111,16 @@ def _local_contrasts(pictures: tuple[Tensor, Tensor]) -> list[Tensor]:
     """Standard deviation of two pictures around each cell, root mean square over pictures and channels.
 
     Args:
-        pictures: (B, 3, H, W) each, sides divisible by 16; values near 0 keep the difference of squares exact.
+        pictures: (B, 3, H, W) each, sides divisible by 16, float32 at least; values near 0 keep the difference of
+            squares exact.
 
     Returns:
-        Four tensors (B, 1, H / c, W / c) >= ``CONTRAST_FLOOR``, even in the pair, float32 at least: of the pixels, in
+        Four tensors (B, 1, H / c, W / c) >= ``CONTRAST_FLOOR``, even in the pair: of the pixels, in
         cells of c = 4, and of means of 2x2, 4x4 and 8x8 pixels, in cells of c = 4, 8 and 16. Windows are twice the
         cells.
     """
-    means = [at_least_float32(picture) for picture in pictures]
-    squares = [_squared(picture) for picture in means]
+    means = list(pictures)
+    squares = [_squared(picture) for picture in pictures]
     contrasts = []
     for level in range(4):
         # Windows of pixels are windows of their 2x2 means, too.

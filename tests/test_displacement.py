@@ -10,6 +10,7 @@ from torch import Tensor
 
 from relqa_loss import distort
 from relqa_loss.displacement import FIT_CHANNELS, FLOW_CHANNELS, REACH, displacement
+from relqa_loss.predictor import MAP_REACH
 from relqa_loss.relation import PIXELS_PER_UNIT_SHIFT
 
 PhotoMaker = Callable[..., Tensor]
@@ -66,10 +67,15 @@ def test_flat_and_far_out_of_range_pictures_stay_finite() -> None:
 
 
 def test_reach_is_bounded() -> None:
-    a, b = torch.rand(2, 1, 3, 16, 320, dtype=torch.float64).unbind(0)
+    a, b = torch.rand(2, 1, 3, 16, 640, dtype=torch.float64).unbind(0)
     a.requires_grad_()
     flow, fit = displacement(a, b)
-    (slope,) = torch.autograd.grad(flow[..., 40].sum() + fit[..., 40].sum(), a)
+    (slope,) = torch.autograd.grad(flow[..., 80].sum() + fit[..., 80].sum(), a)
     touched = slope.abs().sum(dim=(0, 1, 2)).nonzero().flatten()
-    assert 160 - REACH <= int(touched.min())
-    assert int(touched.max()) < 164 + REACH
+    assert 0 < 320 - REACH <= int(touched.min())
+    assert int(touched.max()) < 324 + REACH < 640
+
+
+def test_maps_look_at_least_as_far_as_the_flow_that_they_are_given() -> None:
+    # After the flow come two bilinear upsamplings and the averaging over cells.
+    assert REACH + 2 + 4 + 2 + 2 * 4 <= MAP_REACH

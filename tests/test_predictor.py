@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalLoss
+from relqa_loss.displacement import displacement
 from relqa_loss.predictor import VISIBLE_STEP, confining_gates
+from relqa_loss.relation import SHIFT_AXES
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
 
@@ -42,6 +44,33 @@ def with_defect(size: tuple[int, int], centre: tuple[int, int], strength: float)
 
 def peak(image: Tensor) -> tuple[int, int]:
     return divmod(int(image.flatten().argmax()), image.shape[-1])
+
+
+# --- the displacement field in the shift maps
+
+
+def test_shift_maps_say_what_the_field_says_as_far_as_it_is_trusted(
+    predictor: DistortionPredictor, make_pair: PairMaker
+) -> None:
+    a, b = make_pair(1, 64, 96)
+    pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
+    flow, fit = displacement(a, b)
+    decoder = predictor.decoder
+    decoder.trust.weight.zero_()
+
+    def maps(trust: float) -> Tensor:
+        decoder.trust.bias.fill_(trust)
+        given = pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit, predictor.hints(pair)
+        return decoder(*given)
+
+    never, half, always = maps(-50.0), maps(0.0), maps(50.0)
+    shifts = [AXES.index(axis) for axis in SHIFT_AXES]
+    others = [index for index in range(len(AXES)) if index not in shifts]
+    field = torch.nn.functional.interpolate(flow[:, -2:], scale_factor=2.0, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(always[:, shifts], field)
+    torch.testing.assert_close(half[:, shifts], (never + always)[:, shifts] / 2)
+    assert (never - always)[:, shifts].abs().mean() > 1e-3
+    assert torch.equal(never[:, others], always[:, others])
 
 
 # --- the gate
