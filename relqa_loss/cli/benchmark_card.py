@@ -160,5 +160,6 @@ def _failures(args: argparse.Namespace, evaluation: dict[str, Any]) -> bytes | N
     loss_fn = RelationalLoss(args.folder).to(args.device)
     figure = failures_webp(loss_fn, [image.to(args.device) for image in folder.images], evaluation)
     if figure is None:
-        note("no figure: nothing is named wrong on these photographs, or matplotlib is missing (extra figures)")
+        why = "nothing is named wrong on these photographs, or matplotlib is missing (extra figures)"
+        note(f"no new figure: {why}; one that is there stays")
     return figure
