@@ -22,7 +22,6 @@ BLOCK_GAIN = 0.4
 START_HEIGHT = 0.5
 """What the heights of all axes are before training, in severity units."""
 
-
 START_TRUST = -1.0
 """Logit of the share of the displacement field in the shift maps before training: about a quarter."""
 
