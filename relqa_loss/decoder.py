@@ -1,4 +1,7 @@
-"""`MapDecoder`: from the pair network's streams to signed maps; runs only when maps are asked for."""
+"""`MapDecoder`, from the pair network's streams to signed maps, and `AxisCompetition` between them.
+
+Both run only when maps are asked for.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .displacement import FIT_CHANNELS, FLOW_CHANNELS
-from .layers import PairBlock, StreamBlock, scaled
+from .layers import PairBlock, StreamBlock, at_least_float32, scaled
 from .relation import AXES, SHIFT_AXES
 
 DILATIONS = (1, 2, 4)
@@ -21,6 +24,18 @@ BLOCK_GAIN = 0.4
 
 START_HEIGHT = 0.5
 """What the heights of all axes are before training, in severity units."""
+
+COMPETITION_WIDTH = 48
+"""Channels in which the axes' heights and the pair network's even stream meet, at stride 16."""
+
+COMPETITION_CELLS = 5
+"""Side, in cells of 16 pixels, of the neighbourhood in which axes compete: about a region of the engine on a crop."""
+
+FAINTEST = 0.005
+"""Height, in severity units, around which an axis begins to take part in the competition."""
+
+LARGEST_LOG_FACTOR = 2.0
+"""Bound of the logarithm of what the competition multiplies a map by."""
 
 START_TRUST = -1.0
 """Logit of the share of the displacement field in the shift maps before training: about a quarter."""
@@ -50,6 +65,46 @@ class MapHead(nn.Module):
     def forward(self, odd: Tensor, even: Tensor) -> Tensor:
         """Streams (B, channels, h, w) -> (B, len(AXES), h, w), odd in the pair."""
         return F.softsign(self.sign(odd)) * F.softplus(self.height(even)) + self.rest(odd)
+
+
+class AxisCompetition(nn.Module):
+    """Holds maps down, or lifts them, by what all axes say of a neighbourhood: which kinds of damage explain which.
+
+    A decoder that is not sure shows a little of several axes, each for itself the best guess at its height. Looked at
+    together, and as ratios, their heights tell more: how much contrast there seems to be for so much noise. Each axis
+    and cell gets one positive factor, even in the pair, so that signs and zeros stay.
+
+    Args:
+        even_channels: channels of the pair network's even stream at stride 16.
+    """
+
+    def __init__(self, even_channels: int) -> None:
+        super().__init__()
+        self.read = scaled(nn.Conv2d(len(AXES) + even_channels, COMPETITION_WIDTH, 1), 1.0)
+        self.factors = nn.Conv2d(COMPETITION_WIDTH, len(AXES), 1)
+        # At first nothing is held down.
+        nn.init.zeros_(self.factors.weight)
+        nn.init.zeros_(self.factors.bias)  # type: ignore[arg-type]
+
+    def forward(self, maps: Tensor, weight: Tensor, even: Tensor) -> Tensor:
+        """Factors (B, len(AXES), h, w) > 0.
+
+        Args:
+            maps: (B, len(AXES), h, w) at stride 2.
+            weight: (B, 1, h, w) > 0, how much each place counts.
+            even: (B, even_channels, h / 8, w / 8).
+        """
+
+        def around(values: Tensor) -> Tensor:
+            cells = F.avg_pool2d(values, 8)
+            side = COMPETITION_CELLS
+            return F.avg_pool2d(cells, side, stride=1, padding=side // 2, count_include_pad=False)
+
+        heights = around(maps.abs() * weight) / around(weight)
+        ratios = torch.log((heights + FAINTEST) / (10 * FAINTEST))
+        told = at_least_float32(self.factors(F.silu(self.read(torch.cat((ratios.to(even.dtype), even), dim=1)))))
+        factors = torch.exp(LARGEST_LOG_FACTOR * torch.tanh(told / LARGEST_LOG_FACTOR))
+        return F.interpolate(factors, scale_factor=8.0, mode="bilinear", align_corners=False)
 
 
 class MapDecoder(nn.Module):

@@ -159,7 +159,7 @@ class RelationalLoss(nn.Module):
                 which stays near 0 where a pair cannot tell (a brighter version of what?).
             tile: None, or compute in tiles of at most this side in pixels, a multiple of 16, for pictures that do not
                 fit into memory at once: the values of one pass up to rounding, in the memory of
-                ``(tile + 2 * 96)^2`` pixels, ``(tile + 2 * 224)^2`` for maps and for a score without ``ref``, which
+                ``(tile + 2 * 96)^2`` pixels, ``(tile + 2 * 272)^2`` for maps and for a score without ``ref``, which
                 are computed tile by tile in a pass of their own when asked for. In a backward pass each tile is
                 computed again. Not for prepared references, which hold a whole picture.
 

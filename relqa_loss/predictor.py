@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoder import DILATIONS, MapDecoder
+from .decoder import COMPETITION_CELLS, DILATIONS, AxisCompetition, MapDecoder
 from .displacement import displacement
 from .layers import DifferenceTexture, Encoder, PairBlock, at_least_float32, cut_padding, pad_to_multiple, scaled
 from .relation import AXES, SHIFT_AXES, TONE_AXES
@@ -35,9 +35,12 @@ the pair network at strides 4 (rounded up to the border of a cell of 8), 8 and 1
 features two in a residual at strides 16 and 8, one at 4 and one at 2. Patch projections and nearest upsampling add
 nothing, since on the way down each step ends at a border of the next coarser cells."""
 
-MAP_REACH = (2 + 4 + 2 + 2 * 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH
-"""The same for maps: bilinear upsampling, averaging over cells, the decoder's blocks at strides 2, 4, 8 and 16, the
-pair network at stride 16, and the encoder. The displacement field looks less far."""
+_COMPETITION_REACH = 16 * (COMPETITION_CELLS // 2 + 1)
+
+MAP_REACH = _COMPETITION_REACH + (2 + 4 + 2 + 2 * 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH
+"""The same for maps: competition of the axes and its bilinear upsampling, bilinear upsampling of the maps, averaging
+over cells, the decoder's blocks at strides 2, 4, 8 and 16, the pair network at stride 16, and the encoder. The
+displacement field looks less far, and so does the way by the full-resolution gates."""
 
 
 class PairFeatures(NamedTuple):
@@ -95,6 +98,7 @@ class DistortionPredictor(nn.Module):
         self.pair2 = PairBlock(widths[1], t2, p2, p3)
         self.decoder = MapDecoder(pair_widths, widths[0], t1, map_width)
         self.hint = scaled(nn.Conv2d(p2, len(AXES), 1, bias=False), 0.1)
+        self.competition = AxisCompetition(p4)
 
     @property
     def stride(self) -> int:
@@ -156,7 +160,9 @@ class DistortionPredictor(nn.Module):
         """Half-resolution maps before they are confined to visible differences."""
         flow, fit = displacement(self._padded(a), self._padded(b))
         said = self.decoder(pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit, self.hints(pair))
-        return said_of_differences(said, self._padded(a), self._padded(b))
+        weight = weight_of_differences(self._padded(a), self._padded(b))
+        said = averaged_by(weight, said)
+        return said * self.competition(said, weight, pair.even[2]).to(said.dtype)
 
     def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood."""
@@ -187,15 +193,19 @@ class DistortionPredictor(nn.Module):
         return self.decode(pair, a, b)
 
 
-def said_of_differences(maps: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Half-resolution maps (B, C, h, w), averaged over 5x5 cells with the squared difference of the images as weight.
+def weight_of_differences(a: Tensor, b: Tensor) -> Tensor:
+    """How much each half-resolution cell of images (B, 3, H, W) differs: (B, 1, H / 2, W / 2) > 0, float32 at least."""
+    square = at_least_float32(F.avg_pool2d((a - b).square().mean(dim=1, keepdim=True), 2))
+    # In units of the visible step: with a bare 1e-8 as the least weight, onnxruntime gave 0 / 0 for equal images.
+    return square / VISIBLE_STEP**2 + _NO_DIFFERENCE
+
+
+def averaged_by(weight: Tensor, maps: Tensor) -> Tensor:
+    """Half-resolution maps (B, C, h, w), averaged over 5x5 cells by :func:`weight_of_differences`.
 
     What is said of a defect then comes from its own pixels and is the same all around it: where its map peaks is left
     to :func:`confining_gates`, not to how the cells of the network happen to lie.
     """
-    square = at_least_float32(F.avg_pool2d((a - b).square().mean(dim=1, keepdim=True), 2))
-    # In units of the visible step: with a bare 1e-8 as the least weight, onnxruntime gave 0 / 0 for equal images.
-    weight = square / VISIBLE_STEP**2 + _NO_DIFFERENCE
 
     def around(values: Tensor) -> Tensor:
         return F.avg_pool2d(values, 5, stride=1, padding=2, count_include_pad=False)

@@ -53,6 +53,21 @@ class DistanceTerms(NamedTuple):
     floor: Tensor
 
 
+class Densities(NamedTuple):
+    """What the distance is the mean of, and in what.
+
+    ``density``: (B, 1, h, w) >= 0. ``share``: of each axis in it, (B, len(AXES), h, w) > 0; shares add up to 1.
+    """
+
+    density: Tensor
+    share: Tensor
+
+    def by_axis(self) -> tuple[Tensor, Tensor]:
+        """The density, and its square, shared out: (B, len(AXES), h, w) each."""
+        of_axes = self.density * self.share
+        return of_axes, self.density * of_axes
+
+
 class _Gate(nn.Module):
     """How much each response counts, in (``least_open``, 1), from what the networks know of the pair.
 
@@ -154,9 +169,11 @@ class RelationalScorer(nn.Module):
 
     *How far*: a density at stride 4, the sum of non-negative terms from strides 2, 4, 8 and 16: linear filters of the
     difference, gated by the pair network and divided by what the pictures' own contrast at that stride hides. *In
-    what*: the share of each axis in it, from the pair network. A part is the pooled density of its axis times a
-    learned gain; the distance is the sum of the parts and a full-resolution floor: even in the pair, zero at identity
-    and smooth there. The judgement is odd in the pair.
+    what*: the share of each axis in it, from the pair network. A part is what its axis has of the pooled density; the
+    distance is the sum of the parts and a full-resolution floor: even in the pair, zero at identity and smooth there.
+    Shares add up to 1 everywhere, so that, while all parts weigh the same, what a difference is called does not change
+    how far it is, nor where its gradient points: deep features are a poor guide downhill (benchmarks/experiments.md).
+    The judgement is odd in the pair.
 
     Args:
         pair_widths: pair network channels of the predictor.
@@ -174,7 +191,7 @@ class RelationalScorer(nn.Module):
         texture_width: int = 16,
         channels: int = 32,
         floor_weight: float = 4.0,
-        masking_contrast: float = 0.03,
+        masking_contrast: float = 0.1,
         least_open: float = 0.1,
     ) -> None:
         super().__init__()
@@ -204,8 +221,8 @@ class RelationalScorer(nn.Module):
             ]
         )
         self.attribution = scaled(nn.Conv2d(pair_widths[1], len(AXES), 1, bias=False), 0.3)
-        self.gain = nn.Parameter(torch.zeros(len(AXES)))
-        self.peak = nn.Parameter(torch.full((len(AXES),), -1.0))
+        self.gain = nn.Parameter(torch.zeros(()))
+        self.peak = nn.Parameter(torch.tensor(-1.0))
         self.judges = nn.ModuleList(scaled(nn.Conv2d(width, 16, 1, bias=False), 1.0) for width in streams)
         self.judge_gates = nn.ModuleList(scaled(nn.Conv2d(width, 16, 1), 1.0) for width in streams)
         self.judge_mix = nn.ModuleList(scaled(nn.Conv2d(16, 1, 1, bias=False), 0.1) for _ in streams)
@@ -228,16 +245,16 @@ class RelationalScorer(nn.Module):
         padding = padding_to_multiple(a.shape[-2], a.shape[-1], 16)
         mask = _padded_weight(a, weight, padding)
         reduced = None if mask is None else F.avg_pool2d(mask, DENSITY_STRIDE)
-        per_axis = self.densities(pair)
+        densities, squares = self.densities(pair).by_axis()
         error = pixel_error(a, b)
         return self.combine(
-            _pool(per_axis, reduced),
-            _pool(per_axis * per_axis, reduced),
+            _pool(densities, reduced),
+            _pool(squares, reduced),
             error.mean(dim=(1, 2, 3)) if weight is None else (error * weight).mean(dim=(1, 2, 3)),
         )
 
-    def densities(self, pair: PairFeatures) -> Tensor:
-        """Density of each axis (B, len(AXES), H' / 4, W' / 4) >= 0 over the padded picture, float32 at least."""
+    def densities(self, pair: PairFeatures) -> Densities:
+        """Density and shares over the padded picture, float32 at least."""
         finest, *coarser = (1 / (1 + one / self.masking_contrast) for one in _local_contrasts(pair.pictures))
         density = _mixed(F.avg_pool2d(pair.energy, 2) * self.fine_gate(pair.even[0]), self.fine) * finest
         pixels = pair.pixels
@@ -247,18 +264,20 @@ class RelationalScorer(nn.Module):
             density = density + F.interpolate(at_level, scale_factor=float(2 ** (level - 1)), mode="nearest")
         strength = at_least_float32(self.attribution(pair.odd[0])).square() + SMALLEST_SHARE
         share = strength / strength.sum(dim=1, keepdim=True)
-        return at_least_float32(density) * share * at_least_float32(self.gain).exp().view(1, -1, 1, 1)
+        return Densities(at_least_float32(density) * at_least_float32(self.gain).exp(), share)
 
     def combine(self, mean: Tensor, square: Tensor, error: Tensor) -> DistanceTerms:
         """Parts and floor from means over the whole picture, which add up from those of its regions.
 
         Args:
-            mean: (B, len(AXES)) weighted mean of the densities.
-            square: (B, len(AXES)) weighted mean of their squares.
+            mean: (B, len(AXES)) weighted mean of the density times the axis's share.
+            square: (B, len(AXES)) weighted mean of the squared density times the axis's share.
             error: (B,) weighted mean of :func:`pixel_error`.
         """
-        # A plain mean hides rare, strong errors (one lost block): the root mean square notices them.
-        peak = square / (torch.sqrt(square + PEAK_SCALE**2) + PEAK_SCALE)
+        # A plain mean hides rare, strong errors (one lost block): the root mean square notices them. It is that of the
+        # whole density, shared out, so that the sum over axes does not depend on who has which share.
+        whole = square.sum(dim=1, keepdim=True)
+        peak = square / (torch.sqrt(whole + PEAK_SCALE**2) + PEAK_SCALE)
         parts = mean + F.softplus(at_least_float32(self.peak)) * peak
         return DistanceTerms(parts, error * self.floor_weight)
 

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint
 from .layers import Encoder, at_least_float32, padding_to_multiple
 from .predictor import DistortionPredictor, PairFeatures
 from .relation import AXES
-from .scorer import DENSITY_STRIDE, JUDGEMENT_STRIDES, DistanceTerms, RelationalScorer, pixel_error
+from .scorer import DENSITY_STRIDE, JUDGEMENT_STRIDES, Densities, DistanceTerms, RelationalScorer, pixel_error
 
 Part = TypeVar("Part")
 
@@ -85,7 +85,7 @@ def spans(length: int, tile: int, margin: int) -> list[Span]:
 
 
 class _Sums(NamedTuple):
-    """What a tile adds: sums of densities and of their squares (B, len(AXES)), and of the error (B,)."""
+    """What a tile adds: sums of each axis's share of density and squared density (B, len(AXES)), and of error (B,)."""
 
     density: Tensor
     square: Tensor
@@ -194,11 +194,12 @@ class TiledPair:
         inside = (..., rows.pixels, columns.pixels)
         here = a.new_ones((1, 1, *a.shape[-2:]))[inside] if weight is None else weight[inside]
         bottom, right = padding_to_multiple(here.shape[-2], here.shape[-1], STRIDE)
-        share = F.avg_pool2d(F.pad(at_least_float32(here), (0, right, 0, bottom)), DENSITY_STRIDE)
-        density = self.scorer.densities(pair)[..., rows.cells(DENSITY_STRIDE), columns.cells(DENSITY_STRIDE)]
+        cell_weight = F.avg_pool2d(F.pad(at_least_float32(here), (0, right, 0, bottom)), DENSITY_STRIDE)
+        cells = (..., rows.cells(DENSITY_STRIDE), columns.cells(DENSITY_STRIDE))
+        densities, squares = Densities(*(part[cells] for part in self.scorer.densities(pair))).by_axis()
         return _Sums(
-            (density * share).sum(dim=(2, 3)),
-            (density * density * share).sum(dim=(2, 3)),
+            (densities * cell_weight).sum(dim=(2, 3)),
+            (squares * cell_weight).sum(dim=(2, 3)),
             (pixel_error(a[inside], b[inside]) * here).sum(dim=(1, 2, 3)),
         )
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from . import hub
 from .validation import unknown_name
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONFIG_FILE = "config.json"
 PREDICTOR_FILE = "predictor.safetensors"
 SCORER_FILE = "scorer.safetensors"

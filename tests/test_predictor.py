@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalLoss
+from relqa_loss.decoder import LARGEST_LOG_FACTOR, AxisCompetition
 from relqa_loss.displacement import displacement
 from relqa_loss.predictor import VISIBLE_STEP, confining_gates
 from relqa_loss.relation import SHIFT_AXES
@@ -31,7 +32,10 @@ PLACES = [
 
 @pytest.fixture
 def predictor() -> DistortionPredictor:
-    return DistortionPredictor().eval().requires_grad_(False)
+    fresh = DistortionPredictor().eval().requires_grad_(False)
+    # At the start the axes do not compete yet.
+    torch.nn.init.normal_(fresh.competition.factors.weight, std=0.3)
+    return fresh
 
 
 def with_defect(size: tuple[int, int], centre: tuple[int, int], strength: float) -> tuple[Tensor, Tensor]:
@@ -71,6 +75,42 @@ def test_shift_maps_say_what_the_field_says_as_far_as_it_is_trusted(
     torch.testing.assert_close(half[:, shifts], (never + always)[:, shifts] / 2)
     assert (never - always)[:, shifts].abs().mean() > 1e-3
     assert torch.equal(never[:, others], always[:, others])
+
+
+# --- competition of the axes
+
+
+def test_axes_do_not_compete_before_training() -> None:
+    maps, weight, even = torch.randn(1, len(AXES), 32, 48), torch.rand(1, 1, 32, 48) + 0.1, torch.randn(1, 80, 4, 6)
+    assert torch.equal(AxisCompetition(80)(maps, weight, even), torch.ones(1, len(AXES), 32, 48))
+
+
+def test_one_axis_holds_another_down_near_it_and_not_far_away() -> None:
+    competition = AxisCompetition(4)
+    noise, contrast = AXES.index("noise"), AXES.index("contrast")
+    with torch.no_grad():
+        for parameter in competition.parameters():
+            parameter.zero_()
+        competition.read.weight[0, noise] = 1.0
+        competition.factors.weight[contrast, 0] = -5.0
+    maps = torch.zeros(1, len(AXES), 8, 256)
+    maps[:, noise, :, 64:128] = -0.5  # whichever image has it
+    factors = competition(maps, torch.ones(1, 1, 8, 256), torch.zeros(1, 4, 1, 32))[0]
+    assert (factors[contrast, :, 64:128] < 0.2).all()
+    assert (factors[contrast, :, 160:] == factors[contrast, 0, -1]).all()
+    assert float(factors[contrast, 0, -1]) > 2
+    others = [index for index in range(len(AXES)) if index != contrast]
+    assert (factors[others] == 1).all()
+
+
+@pytest.mark.parametrize("weight", [-1e4, 1e4])
+def test_no_map_is_held_down_or_lifted_without_bound(weight: float) -> None:
+    competition = AxisCompetition(4)
+    torch.nn.init.constant_(competition.factors.weight, weight)
+    maps, even = torch.randn(1, len(AXES), 16, 16), torch.randn(1, 4, 2, 2)
+    factors = competition(maps, torch.ones(1, 1, 16, 16), even)
+    assert (factors.log().abs() <= LARGEST_LOG_FACTOR + 1e-5).all()
+    assert (factors.log().abs() > LARGEST_LOG_FACTOR - 1e-2).any()
 
 
 # --- the gate

@@ -47,6 +47,38 @@ def test_distance_is_parts_and_floor_added_up(
     assert torch.equal(scorer(pair, a, b), parts.sum(dim=1) + floor)
 
 
+def test_what_a_difference_is_called_changes_neither_distance_nor_gradient(
+    predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker
+) -> None:
+    assert scorer.gain.shape == scorer.peak.shape == ()
+    predictor.double()
+    scorer.double()
+    a, b = make_pair(dtype=torch.float64)
+    a.requires_grad_()
+
+    def told() -> tuple[Tensor, Tensor, Tensor]:
+        pair = features(predictor, a, b)
+        parts, floor = scorer.distance_terms(pair, a, b)
+        (slope,) = torch.autograd.grad(parts.sum() + floor.sum(), a)
+        return parts.detach(), parts.detach().sum(dim=1) + floor.detach(), slope
+
+    parts, distance, slope = told()
+    torch.nn.init.normal_(scorer.attribution.weight, std=3.0)
+    other_parts, other_distance, other_slope = told()
+    assert (parts - other_parts).abs().amax() > 0.1 * parts.amax()
+    torch.testing.assert_close(other_distance, distance, rtol=1e-12, atol=0)
+    torch.testing.assert_close(other_slope, slope, rtol=0, atol=float(slope.abs().amax()) * 1e-10)
+
+
+def test_shares_add_up_to_one_everywhere(
+    predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker
+) -> None:
+    density, share = scorer.densities(features(predictor, *make_pair()))
+    assert density.shape == (2, 1, 12, 16) and share.shape == (2, len(AXES), 12, 16)
+    assert (density >= 0).all() and (share > 0).all()
+    torch.testing.assert_close(share.sum(dim=1), torch.ones(2, 12, 16))
+
+
 def test_judgement_is_odd_bit_for_bit_and_zero_for_equal_pictures(
     predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker
 ) -> None:

@@ -34,6 +34,7 @@ def spread(found: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize("what", ["features", "maps"])
 def test_reach_is_as_far_as_the_networks_look_and_no_further(what: str, side: str) -> None:
     predictor = DistortionPredictor((4, 4, 4, 4), (4, 4, 4, 4), (3, 3, 3), 4).double()
+    torch.nn.init.normal_(predictor.competition.factors.weight)  # before training the axes do not compete
     a, b = torch.rand(2, 1, 3, 16, 640, dtype=torch.float64).unbind(0)
     a.requires_grad_()
     # The first or the last column of a region whose corners divide by 16.
@@ -53,6 +54,13 @@ def test_reach_is_as_far_as_the_networks_look_and_no_further(what: str, side: st
     assert first == 320 - reach if side == "before" else last == 336 + reach - 1
     assert margin % predictor.stride == 0
     assert reach <= margin < reach + predictor.stride
+
+
+def test_the_docstring_says_how_much_larger_windows_are() -> None:
+    predictor = DistortionPredictor()
+    told = RelationalLoss.relate.__doc__ or ""
+    for margin in (predictor.margin, predictor.map_margin):
+        assert f"(tile + 2 * {margin})^2" in told
 
 
 # --- how pictures are cut

@@ -17,7 +17,7 @@ from .speed import Precision, autocast, check_precision, check_scalar, machine, 
 
 PARTS = ("encoder", "texture energies", "pair network", "scorer", "floor", "backward")
 """Encoding of both pictures; energies of the filtered difference; the pair network, with sums and differences of
-features; densities of the axes with their pooling; the full-resolution pixel error; the backward pass to ``pred``."""
+features; the density, its shares and their pooling; the full-resolution pixel error; the backward pass to ``pred``."""
 
 
 class Laps:
@@ -65,9 +65,8 @@ def forward_by_parts(loss_fn: RelationalLoss, pred: Tensor, ref: Tensor, laps: L
     laps.lap("pair network")
     error = pixel_error(pred, ref).mean(dim=(1, 2, 3))
     laps.lap("floor")
-    densities = scorer.densities(pair)
-    means = densities.mean(dim=(2, 3)), (densities * densities).mean(dim=(2, 3))
-    terms = scorer.combine(*means, error)
+    densities, squares = scorer.densities(pair).by_axis()
+    terms = scorer.combine(densities.mean(dim=(2, 3)), squares.mean(dim=(2, 3)), error)
     value = reduce((terms.parts * loss_fn.axis_weights).sum(dim=1) + terms.floor, loss_fn.reduction)
     laps.lap("scorer")
     return value

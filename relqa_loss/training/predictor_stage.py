@@ -35,6 +35,16 @@ HEIGHT_SCALE = 0.2
 SHARE_SOFTNESS = 0.002
 """Height, in severity units, around which an axis begins to have a share of a picture."""
 
+ORDER_SCALE = 0.1
+"""Difference of two axes' true heights, in severity units, at which their order counts half."""
+
+ORDER_SOFTNESS = 0.02
+"""Height, in severity units, around which an axis begins to take part in that order: in logarithms, the pull on axes
+that are next to nothing would drown everything else."""
+
+ORDER_TEMPERATURE = 0.5
+"""Logarithm of the ratio of two heights at which the loss takes them as told apart."""
+
 SINGLE = {1: 1.0}
 VALIDATION_CROPS = 4
 VALIDATION_SEVERITY = (0.3, 1.0)
@@ -109,7 +119,7 @@ def map_loss(
     count: Callable[[Tensor], Tensor] = at_least_one,
     kinds_first: bool | Tensor = False,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Dense regression of the maps, of each picture's mean magnitude by axis, and a cross-entropy on their shares.
+    """Regression of the maps and of each picture's mean magnitudes; for its axes, a cross-entropy and a ranking loss.
 
     Args:
         maps: (B, len(AXES), h, w) predicted.
@@ -147,21 +157,42 @@ def map_loss(
     # Positive and rising everywhere, so that a height below 0 is still drawn up. Signs are the harder lesson: while
     # none is known yet, half of an axis's pictures would teach nothing of its kind.
     extent = torch.where(torch.as_tensor(kinds_first, device=maps.device), mean(maps.abs()), height)
-    share = F.normalize(_rising(extent), p=1, dim=1)
+    share = F.normalize(_rising(extent, SHARE_SOFTNESS), p=1, dim=1)
     types = -(F.normalize(true_height, p=1, dim=1) * share.log()).sum(dim=1)
+    order = _order_loss(_rising(extent, ORDER_SOFTNESS).log(), true_height)
     terms = {
         "dense": over_pairs(dense.sum(dim=1)),
         "heights": over_pairs(heights.sum(dim=1)),
         "types": over_pairs(types),
+        "order": over_pairs(order),
     }
-    return terms["dense"] + config.height_weight * terms["heights"] + config.type_weight * terms["types"], terms
+    total_loss = (
+        terms["dense"]
+        + config.height_weight * terms["heights"]
+        + config.type_weight * terms["types"]
+        + config.order_weight * terms["order"]
+    )
+    return total_loss, terms
 
 
-def _rising(height: Tensor) -> Tensor:
-    """``(x + sqrt(x^2 + s^2)) / 2``, s being ``SHARE_SOFTNESS``: > 0, near x above s, falling as 1 / |x| below -s."""
-    root = (height.square() + SHARE_SOFTNESS**2).sqrt()
+def _order_loss(log_height: Tensor, true_height: Tensor) -> Tensor:
+    """Pairwise logistic loss on the order of a picture's axes: (B,), of heights (B, len(AXES)).
+
+    A regression spreads what it is not sure of over several axes, each too low to cost much; together they outrank the
+    weaker of two kinds of damage that are really there. Pairs of axes weigh the more the further apart they truly are.
+    """
+    apart = (true_height.unsqueeze(2) - true_height.unsqueeze(1)).clamp_min(0)
+    weight = apart / (apart + ORDER_SCALE)
+    gap = log_height.unsqueeze(2) - log_height.unsqueeze(1)
+    loss = F.softplus(-gap / ORDER_TEMPERATURE) * weight
+    return loss.sum(dim=(1, 2)) / weight.sum(dim=(1, 2)).clamp_min(1e-6)
+
+
+def _rising(height: Tensor, softness: float) -> Tensor:
+    """``(x + sqrt(x^2 + s^2)) / 2``, s being the softness: > 0, near x above s, falling as 1 / |x| below -s."""
+    root = (height.square() + softness**2).sqrt()
     # Below 0 the sum would be a difference of nearly equal numbers.
-    return torch.where(height < 0, SHARE_SOFTNESS**2 / (root + height.abs()), root + height) / 2
+    return torch.where(height < 0, softness**2 / (root + height.abs()), root + height) / 2
 
 
 @torch.no_grad()
@@ -249,9 +280,12 @@ def train_predictor(
     Raises:
         MissingExtra: the codec of an operator is missing, and the recipe does not allow to do without.
         Stopped: SIGTERM arrived; the checkpoint is written.
-        ValueError: a checkpoint of another run; a batch that cannot be split over the processes; see :func:`.loop.run`.
+        ValueError: a checkpoint of another run; a batch that cannot be split over the processes; a decoder alone with
+            no start; see :func:`.loop.run`.
     """
     config: PredictorConfig = recipe.predictor
+    if config.trained == "decoder" and start is None:
+        raise ValueError("start must be given where trained is 'decoder', got None (--start-from on the command line)")
     device = torch.device(device)
     torch.manual_seed(recipe.seed)
     components = {1: 1 - config.two_operators, 2: config.two_operators}
@@ -260,12 +294,18 @@ def train_predictor(
     if start is not None:
         predictor.load_state_dict(start.predictor.state_dict())
     predictor = predictor.to(device).to(memory_format=torch.channels_last)
+    if config.trained == "decoder":
+        predictor.requires_grad_(False)
+        predictor.decoder.requires_grad_(True)
+        predictor.competition.requires_grad_(True)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         a, b, target, weight, unsigned, kinds_first = (tensor.to(device) for tensor in batch)
         pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
         maps = predictor.half_resolution_maps(pair, a, b)
         loss, terms = map_loss(maps, target, weight, unsigned, config, share_of_count, kinds_first)
+        if config.trained == "decoder":
+            return loss, terms  # the hints are not its to change
         coarse = _halved(target, weight, unsigned)
         hint, _ = map_loss(predictor.hints(pair), *coarse, config, share_of_count, kinds_first)
         return loss + config.hint_weight * hint, {**terms, "hint": hint}
@@ -290,4 +330,4 @@ def train_predictor(
         device=device,
         progress=progress,
     )
-    return predictor.eval()
+    return predictor.eval().requires_grad_(True)

@@ -23,6 +23,7 @@ from .ranking import RANKING_LOSSES
 
 PRECISIONS = ("float32", "bfloat16")
 PANELS = ("all", "no-opinion", "none")
+TRAINED = ("all", "decoder")
 NAMES = tuple(distortion.name for distortion in BANK)
 WATCHING = ("workers", "checkpoint_seconds", "log_every", "validate_every")
 """Values that decide how a run is fed and watched, not what comes out of it."""
@@ -144,10 +145,15 @@ class PredictorConfig(StageConfig):
         map_width: channels of the map decoder at stride 4.
         type_weight: weight of the cross-entropy on the share of each axis, beside the dense regression.
         height_weight: weight of the error of each picture's mean magnitude on each axis.
+        order_weight: weight of the ranking loss on the order of a picture's axes.
         kinds_first: steps at the start in which the shares are taken from magnitudes, whatever their sign.
-        hint_weight: weight of the same loss on the maps read linearly from the pair network, which the scorer sees.
+        hint_weight: weight of the same loss, all its terms, on the maps read linearly from the pair network, which the
+            scorer sees.
         two_operators: share of pictures that two operators act on, each in its own region.
         both_distorted: share of pairs in which neither image is the original.
+        trained: what learns: ``"all"``, or ``"decoder"`` for only what reads the maps from the pair network's features.
+            The rest then stays as it starts, and with it every distance; the score without ``ref`` reads the maps, and
+            changes with them. Needs weights to start from.
     """
 
     widths: tuple[int, ...] = (16, 48, 80, 112)
@@ -156,18 +162,22 @@ class PredictorConfig(StageConfig):
     map_width: int = 48
     type_weight: float = 0.3
     height_weight: float = 1.0
+    order_weight: float = 0.5
     kinds_first: int = 0
     hint_weight: float = 0.3
     two_operators: float = 0.25
     both_distorted: float = 0.15
+    trained: str = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.trained not in TRAINED:
+            raise ValueError(unknown_name("trained", self.trained, TRAINED))
         _check_widths("widths", self.widths, 4)
         _check_widths("pair_widths", self.pair_widths, 4)
         _check_widths("texture_widths", self.texture_widths, 3)
         _check_at_least(self, 1, "map_width")
-        _check_at_least(self, 0, "type_weight", "height_weight", "hint_weight", "kinds_first")
+        _check_at_least(self, 0, "type_weight", "height_weight", "order_weight", "hint_weight", "kinds_first")
         for name in ("two_operators", "both_distorted"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
@@ -207,7 +217,7 @@ class ScorerConfig(StageConfig):
     scale_weight: float = 0.2
     axis_weight: float = 0.2
     judge_weight: float = 0.5
-    descent_weight: float = 0.3
+    descent_weight: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()

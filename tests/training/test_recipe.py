@@ -86,6 +86,8 @@ def test_overrides_take_toml_values_and_plain_words(recipe_file: Path) -> None:
         ("predictor.checkpoint_seconds", "-1", "checkpoint_seconds must be >= 0, got -1"),
         ("predictor.both_distorted", "1.5", r"both_distorted must be in \[0, 1\], got 1.5"),
         ("predictor.two_operators", "nan", r"two_operators must be in \[0, 1\], got nan"),
+        ("predictor.trained", "head", r"unknown trained .head. \(known: all, decoder\)"),
+        ("predictor.order_weight", "-0.1", "order_weight must be >= 0 and finite, got -0.1"),
         ("predictor.type_weight", "-0.1", "type_weight must be >= 0 and finite, got -0.1"),
         ("predictor.height_weight", "-1", "height_weight must be >= 0"),
         ("predictor.hint_weight", "inf", "hint_weight must be >= 0 and finite, got inf"),

@@ -93,7 +93,7 @@ def loss_of(maps: Tensor, target: Tensor, weight: Tensor, unsigned: Tensor | Non
     return map_loss(maps, target, weight, torch.zeros_like(weight) if unsigned is None else unsigned, CONFIG)
 
 
-CONFIG = PredictorConfig(type_weight=0.5, height_weight=0.7)
+CONFIG = PredictorConfig(type_weight=0.5, height_weight=0.7, order_weight=0.3)
 
 
 def test_perfect_maps_cost_next_to_nothing_and_a_wrong_axis_more() -> None:
@@ -111,7 +111,22 @@ def test_perfect_maps_cost_next_to_nothing_and_a_wrong_axis_more() -> None:
 
 def test_total_is_the_weighted_sum_of_the_terms() -> None:
     total, terms = loss_of(one_axis("noise", 0.3), one_axis("blur", 0.8), torch.ones(1, 1, 8, 8))
-    torch.testing.assert_close(total, terms["dense"] + 0.7 * terms["heights"] + 0.5 * terms["types"])
+    wanted = terms["dense"] + 0.7 * terms["heights"] + 0.5 * terms["types"] + 0.3 * terms["order"]
+    torch.testing.assert_close(total, wanted)
+
+
+def test_order_costs_where_axes_that_are_not_there_outrank_one_that_is() -> None:
+    target, weight = one_axis("noise", 0.8) + one_axis("blur", 0.1), torch.ones(1, 1, 8, 8)
+    doubtful = one_axis("contrast", 0.04) + one_axis("ringing", 0.04)
+    above, below = (
+        loss_of(one_axis("noise", 0.8) + one_axis("blur", blur) + doubtful, target, weight)[1] for blur in (0.02, 0.08)
+    )
+    assert above["order"] > below["order"] + 0.05
+
+
+def test_order_of_a_picture_with_nothing_in_it_costs_nothing() -> None:
+    nothing, weight = torch.zeros(1, len(AXES), 8, 8), torch.ones(1, 1, 8, 8)
+    assert loss_of(one_axis("blur", 0.5), nothing, weight)[1]["order"] == 0
 
 
 def test_an_error_that_pixels_share_costs_more_than_one_that_cancels() -> None:
@@ -324,6 +339,25 @@ def test_a_run_started_from_weights_goes_on_from_them_and_knows_it(
         torch.testing.assert_close(tensor, before.state_dict()[name], atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="--start-from"):
         train_predictor(frozen, photographs, tmp_path, resume=True)
+
+
+def test_training_the_decoder_alone_changes_nothing_else(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    before, photographs, out = trained
+    start = start_from(new_predictor(recipe.predictor), out)
+    after = train_predictor(with_predictor(recipe, trained="decoder"), photographs, tmp_path, start=start)
+    changed = {
+        name for name, tensor in after.state_dict().items() if not torch.equal(tensor, before.state_dict()[name])
+    }
+    assert {name.split(".")[0] for name in changed} == {"decoder", "competition"}
+    assert all(parameter.requires_grad for parameter in after.parameters())
+
+
+def test_a_decoder_alone_needs_something_to_decode(recipe: Recipe, photographs: Photographs, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="start must be given where trained is 'decoder', got None"):
+        train_predictor(with_predictor(recipe, trained="decoder"), photographs, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_start_that_is_not_there_or_does_not_fit_is_named(
