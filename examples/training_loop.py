@@ -32,7 +32,7 @@ def main(steps: int = 30) -> tuple[float, float]:
         clean = scenes(4, generator)
         noisy = clean + 0.1 * torch.randn(clean.shape, generator=generator)
         restored = noisy + denoiser(noisy)
-        loss = functional.l1_loss(restored, clean) + 0.01 * loss_fn(restored, clean)
+        loss = functional.l1_loss(restored, clean) + 0.03 * loss_fn(restored, clean)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -43,7 +43,8 @@ class RelationalLoss(nn.Module):
         weights: a bundled name, else an existing folder, else ``owner/name[@revision]`` on the Hugging Face Hub.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"`` for one value per pair.
         data_range: a number m for images in [0, m], or a pair (low, high). Values outside are accepted and not clamped.
-        axis_weights: factor per axis name, >= 0 and finite, 1 where missing. The full-resolution floor stays.
+        axis_weights: factor per axis name, >= 0 and finite, 1 where missing. The full-resolution floor stays. They
+            are settled here: gradients of a loss whose buffer is changed later are not those of its values.
 
     Raises:
         ValueError: unknown weights, reduction or axis (nearest match offered), a bad factor or range, altered weight
@@ -65,7 +66,9 @@ class RelationalLoss(nn.Module):
         check_reduction(reduction)
         self.reduction: Reduction = reduction
         self.data_range = range_ends(data_range)
-        self.register_buffer("axis_weights", axis_weight_vector(axis_weights), persistent=False)
+        factors = axis_weight_vector(axis_weights)
+        self._one_factor = len(set(factors.tolist())) == 1
+        self.register_buffer("axis_weights", factors, persistent=False)
         loaded = weights_module.fetch(weights)
         self.weights_name = str(weights)
         self.weights_revision = loaded.revision
@@ -117,7 +120,7 @@ class RelationalLoss(nn.Module):
         """
         self._check("pred", pred, "ref", ref)
         if tile is None:
-            _, terms = self._compare(self._encode(pred), self._encode(ref), weight)
+            _, terms = self._compare(self._encode(pred), self._encode(ref), weight, distance_alone=True)
         else:
             terms = self._in_tiles(pred, "ref", ref, tile, weight).terms()
         return reduce(_distance(terms), self.reduction)
@@ -360,8 +363,14 @@ class RelationalLoss(nn.Module):
         images = self._in_unit_range(images)
         return _Encoded(images, self.predictor.encode(images))
 
-    def _compare(self, a: _Encoded, b: _Encoded, weight: Tensor | None = None) -> tuple[PairFeatures, DistanceTerms]:
+    def _compare(
+        self, a: _Encoded, b: _Encoded, weight: Tensor | None = None, *, distance_alone: bool = False
+    ) -> tuple[PairFeatures, DistanceTerms]:
         pair = self.predictor.relate(a.images, b.images, a.features, b.features)
+        if distance_alone and self._one_factor:
+            # The shares of the axes add up to 1: a distance with one factor for all of them does not depend on who has
+            # which, and the way back through them, a twentieth of the time, would end in rounding errors.
+            pair = pair._replace(odd=tuple(stream.detach() for stream in pair.odd))
         normalised = None if weight is None else normalise_weight(weight, a.images)
         terms = self.scorer.distance_terms(pair, a.images, b.images, normalised)
         return pair, DistanceTerms(terms.parts * self.axis_weights, terms.floor)

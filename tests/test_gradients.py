@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss import RelationalLoss
+from relqa_loss import AXES, RelationalLoss
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
 
@@ -102,6 +102,18 @@ def test_ref_gets_a_gradient_only_when_it_asks(loss_fn: RelationalLoss, make_pai
     loss_fn(pred, ref).backward()
     assert ref.grad is not None
     assert ref.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("factors", [None, dict.fromkeys(AXES, 2.0), {"blur": 4.0}], ids=["none", "equal", "unequal"])
+def test_the_loss_has_the_gradient_of_the_distance_whether_or_not_the_way_leads_through_the_shares(
+    factors: dict[str, float] | None, make_pair: PairMaker
+) -> None:
+    loss_fn = RelationalLoss(axis_weights=factors).double()
+    pred, ref = make_pair(dtype=torch.float64)
+    pred.requires_grad_()
+    (short,) = torch.autograd.grad(loss_fn(pred, ref), pred)
+    (whole,) = torch.autograd.grad(loss_fn.relate(pred, ref).distance.mean(), pred)
+    torch.testing.assert_close(short, whole, rtol=0, atol=1e-10 * float(whole.abs().amax()))
 
 
 def test_parameters_get_no_gradient(loss_fn: RelationalLoss, make_pair: PairMaker) -> None:
