@@ -17,7 +17,15 @@ from .predictor import DistortionPredictor, PairFeatures
 from .prepared import PreparedReference
 from .relation import Relation
 from .scorer import DistanceTerms, RelationalScorer
-from .settings import Reduction, axis_weight_vector, check_reduction, normalise_weight, range_ends, reduce
+from .settings import (
+    Reduction,
+    axis_weight_vector,
+    check_reduction,
+    have_one_factor,
+    normalise_weight,
+    range_ends,
+    reduce,
+)
 from .spatial_weights import DEFAULT_LIMIT, spatial_weights
 from .tiles import TiledPair, check_tile
 from .validation import check_images, check_pair
@@ -67,7 +75,7 @@ class RelationalLoss(nn.Module):
         self.reduction: Reduction = reduction
         self.data_range = range_ends(data_range)
         factors = axis_weight_vector(axis_weights)
-        self._one_factor = len(set(factors.tolist())) == 1
+        self._one_factor = have_one_factor(factors)
         self.register_buffer("axis_weights", factors, persistent=False)
         loaded = weights_module.fetch(weights)
         self.weights_name = str(weights)
@@ -370,7 +378,7 @@ class RelationalLoss(nn.Module):
         if distance_alone and self._one_factor:
             # The shares of the axes add up to 1: a distance with one factor for all of them does not depend on who has
             # which, and the way back through them, a twentieth of the time, would end in rounding errors.
-            pair = pair._replace(odd=tuple(stream.detach() for stream in pair.odd))
+            pair = pair.unnamed()
         normalised = None if weight is None else normalise_weight(weight, a.images)
         terms = self.scorer.distance_terms(pair, a.images, b.images, normalised)
         return pair, DistanceTerms(terms.parts * self.axis_weights, terms.floor)

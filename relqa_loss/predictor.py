@@ -61,6 +61,10 @@ class PairFeatures(NamedTuple):
     odd: tuple[Tensor, ...]
     even: tuple[Tensor, ...]
 
+    def unnamed(self) -> PairFeatures:
+        """The same features, with no way back through the odd streams, from which the shares of the axes are read."""
+        return self._replace(odd=tuple(stream.detach() for stream in self.odd))
+
 
 class DistortionPredictor(nn.Module):
     """Signed, spatially aware maps of what one image shows more of than the other (design after arXiv 2605.02863).
@@ -159,8 +163,8 @@ class DistortionPredictor(nn.Module):
     def _unconfined(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Half-resolution maps before they are confined to visible differences."""
         flow, fit = displacement(self._padded(a), self._padded(b))
+        weight = weight_of_differences(pair.pixels)
         said = self.decoder(pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit, self.hints(pair))
-        weight = weight_of_differences(self._padded(a), self._padded(b))
         said = averaged_by(weight, said)
         return said * self.competition(said, weight, pair.even[2]).to(said.dtype)
 
@@ -193,9 +197,9 @@ class DistortionPredictor(nn.Module):
         return self.decode(pair, a, b)
 
 
-def weight_of_differences(a: Tensor, b: Tensor) -> Tensor:
-    """How much each half-resolution cell of images (B, 3, H, W) differs: (B, 1, H / 2, W / 2) > 0, float32 at least."""
-    square = at_least_float32(F.avg_pool2d((a - b).square().mean(dim=1, keepdim=True), 2))
+def weight_of_differences(pixels: Tensor) -> Tensor:
+    """How much each half-size cell of a difference (B, 3, H, W) holds: (B, 1, H / 2, W / 2) > 0, float32 or more."""
+    square = at_least_float32(F.avg_pool2d(pixels.square().mean(dim=1, keepdim=True), 2))
     # In units of the visible step: with a bare 1e-8 as the least weight, onnxruntime gave 0 / 0 for equal images.
     return square / VISIBLE_STEP**2 + _NO_DIFFERENCE
 

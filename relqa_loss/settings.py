@@ -46,6 +46,11 @@ def axis_weight_vector(axis_weights: Mapping[str, float] | None) -> Tensor:
     return vector
 
 
+def have_one_factor(axis_weights: Tensor) -> bool:
+    """Whether all axes of :func:`axis_weight_vector` weigh the same; reads the values, which waits for their device."""
+    return len(set(axis_weights.tolist())) == 1
+
+
 def range_ends(data_range: float | tuple[float, float]) -> tuple[float, float]:
     """``(low, high)`` of a ``data_range``: a number m stands for (0, m); ValueError unless finite and low < high."""
     ends = (0, data_range) if isinstance(data_range, int | float) else data_range

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..losses import RelationalLoss
 from ..scorer import pixel_error
-from ..settings import reduce
+from ..settings import have_one_factor, reduce
 from .clock import wait
 from .speed import Precision, autocast, check_precision, check_scalar, machine, random_pair
 
@@ -65,6 +65,8 @@ def forward_by_parts(loss_fn: RelationalLoss, pred: Tensor, ref: Tensor, laps: L
     laps.lap("pair network")
     error = pixel_error(pred, ref).mean(dim=(1, 2, 3))
     laps.lap("floor")
+    if have_one_factor(loss_fn.axis_weights):
+        pair = pair.unnamed()  # as the loss itself does
     densities, squares = scorer.densities(pair).by_axis()
     terms = scorer.combine(densities.mean(dim=(2, 3)), squares.mean(dim=(2, 3)), error)
     value = reduce((terms.parts * loss_fn.axis_weights).sum(dim=1) + terms.floor, loss_fn.reduction)
