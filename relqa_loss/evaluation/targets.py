@@ -18,7 +18,7 @@ class Figure:
     Attributes:
         title: for people.
         path: keys that lead to it in the dictionary of the benchmark.
-        unit: a share is shown in percent, a coefficient as it is, pixels with two places.
+        unit: a share is shown in percent, 100.0 only where it is whole, a coefficient as it is, pixels with two places.
     """
 
     title: str
@@ -37,7 +37,9 @@ class Figure:
         if value is None:
             return NOT_ASKED
         if self.unit == "share":
-            return f"{100 * value:.1f} %"
+            # All but a few in ten thousand are not all.
+            nearly_all = 0.9995 <= value < 1
+            return f"{min(100 * value, 99.99):.2f} %" if nearly_all else f"{100 * value:.1f} %"
         if self.unit == "decibels":
             return f"{value:.1f} dB"
         return f"{value:.3f}" if self.unit == "coefficient" else f"{value:.2f} px"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss.evaluation.engine_scores import evaluate
-from relqa_loss.evaluation.targets import RECOVERY_TARGETS, TARGETS, verdicts
+from relqa_loss.evaluation.targets import RECOVERY_TARGETS, TARGETS, Figure, verdicts
 from relqa_loss.relation import AXES, Relation
 
 
@@ -72,3 +72,18 @@ def test_targets_of_a_recovery_are_in_decibels() -> None:
     first, *others = verdicts({"psnr": {"noise, sigma 0.1": {"RelationalLoss": 39.94}}}, RECOVERY_TARGETS)
     assert first.cells() == ("PSNR from noise, sigma 0.1", ">= 40.0 dB", "39.9 dB", "short")
     assert len(others) == 5 and {one.verdict for one in others} == {"not asked"}
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (1.0, "100.0 %"),
+        (0.99999, "99.99 %"),
+        (0.99957, "99.96 %"),
+        (0.9994, "99.9 %"),
+        (0.706, "70.6 %"),
+        (0.0, "0.0 %"),
+    ],
+)
+def test_a_share_is_called_whole_only_where_it_is(share: float, text: str) -> None:
+    assert Figure("a share", ("share",)).text(share) == text
