@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+LEAVE_AT_ONCE = Path(__file__).with_name("leave_at_once.py")
 
 
 @pytest.fixture
@@ -21,13 +22,16 @@ def pairs(make_pair: Callable[..., tuple[Tensor, Tensor]]) -> tuple[Tensor, Tens
 
 @pytest.fixture
 def in_two_processes(repository: Path) -> Callable[..., None]:
-    """``run(file, *arguments)``: the file as a script in two processes that torchrun starts."""
+    """``run(file, *arguments)``: the file as a script in two processes that torchrun starts.
+
+    The script must not take down the process group: see ``leave_at_once.py``.
+    """
 
     def run(file: str, *arguments: str | Path) -> None:
         launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
         # A process that waits for the other would do so for half an hour.
         done = subprocess.run(
-            [sys.executable, *launch, file, *map(str, arguments)],
+            [sys.executable, *launch, str(LEAVE_AT_ONCE), file, *map(str, arguments)],
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(repository)},
             capture_output=True,
             text=True,

@@ -82,7 +82,7 @@ def share(folder: Path) -> None:
     accelerator.load_state(str(folder / "state"))
     told = {"found": found, "kept": evaluator.best == best, "processes": accelerator.num_processes}
     (folder / f"{accelerator.process_index}.json").write_text(json.dumps(told))
-    accelerator.end_training()
+    accelerator.wait_for_everyone()
 
 
 def test_two_processes_count_each_picture_once(tmp_path, loss_fn, pairs, in_two_processes):

@@ -181,6 +181,7 @@ def share(folder: Path) -> None:
     logged = [entry["eval_relqa_loss"] for entry in trainer.state.log_history if "eval_relqa_loss" in entry]
     found = {"logged": logged, "gain": trainer.model.gain.item(), "processes": trainer.args.world_size}
     (folder / f"{os.environ['RANK']}.json").write_text(json.dumps(found))
+    torch.distributed.barrier()
 
 
 def test_two_processes_count_each_picture_once_and_load_the_same_model(tmp_path, images, loss_fn, in_two_processes):
