@@ -88,6 +88,7 @@ def model_card(
         "## How they were made\n\n"
         f"| | |\n|---|---|\n| Recipe | `{recipe['name']}`, sha256 `{provenance['recipe_sha256'][:16]}` |\n"
         f"| Seed | {recipe['seed']} |\n"
+        f"{_before(provenance)}"
         f"| Photographs | sha256 over names and pixels `{provenance['data_sha256'][:16]}`, "
         f"{provenance['training_photographs']} to train on, {provenance['validation_photographs']} to validate |\n"
         f"| Severity table | sha256 `{provenance['severity_sha256'][:16]}` |\n"
@@ -113,6 +114,19 @@ def sources_of(card: str) -> list[tuple[str, str]]:
     lines = rest.partition("\n\n")[0].splitlines()
     pairs = (line.removeprefix("- ").partition(": ") for line in lines if line.startswith("- "))
     return [(source, licence) for source, _, licence in pairs]
+
+
+def _before(provenance: Mapping[str, Any]) -> str:
+    """The row that names the predictor runs before the recipe's own; nothing where there were none."""
+    runs = provenance.get("earlier_runs", [])
+    if not runs:
+        return ""
+    told = []
+    for run in runs:
+        recipe = f"`{run['recipe']}`, seed {run['seed']}" if "recipe" in run else "no recipe recorded"
+        part = " of the decoder" if run.get("trained") == "decoder" else ""
+        told.append(f"{run['steps']:,} steps{part} ({recipe}, {_minutes(run['seconds'])})")
+    return f"| Predictor started from | {', then '.join(told)} |\n"
 
 
 def _minutes(seconds: float) -> str:

@@ -23,7 +23,7 @@ from .distributed import at_least_one, current, share_of_count
 from .loop import ProgressCallback, run
 from .provenance import fingerprint
 from .recipe import PredictorConfig, Recipe
-from .start import Start, unseen_operators
+from .start import Start, account_of, unseen_operators
 
 MAP_SCALE = 0.5
 """Map error, in severity units, below which the regression loss grows quadratically. An absolute error would pull
@@ -325,7 +325,11 @@ def train_predictor(
         validate,
         Path(out),
         fingerprint=fingerprint(recipe, "predictor", photographs, None if start is None else start.predictor),
-        record={"trained_without": list(unseen_operators(recipe, start))},
+        record={
+            "trained_without": list(unseen_operators(recipe, start)),
+            "run": account_of(recipe.as_dict()),
+            "earlier_runs": [] if start is None else list(start.runs),
+        },
         resume=resume,
         device=device,
         progress=progress,

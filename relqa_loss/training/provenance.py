@@ -69,6 +69,7 @@ def provenance_of(
         "recipe": recipe.as_dict(),
         "recipe_sha256": recipe.digest(),
         "start_sha256": None if start is None else tensors_digest(start.predictor),
+        "earlier_runs": [] if start is None else list(start.runs),
         "trained_without": list(unseen_operators(recipe, start)),
         "data_sha256": photographs.digest,
         "training_photographs": len(photographs.training),

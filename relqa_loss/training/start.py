@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .. import weights
 from ..evaluation.engine_cases import trained_without
@@ -19,10 +21,21 @@ class Start:
     Attributes:
         predictor: with its trained weights.
         trained_without: names of the operators that their training is known not to have seen; none where nothing tells.
+        runs: what is known of the predictor runs that led to it, the first one first, as :func:`account_of` gives them;
+            runs of earlier versions left steps and seconds alone, and nothing of those before them.
     """
 
     predictor: DistortionPredictor
     trained_without: tuple[str, ...] = ()
+    runs: tuple[dict[str, Any], ...] = ()
+
+
+def account_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What later runs and the model card tell of a predictor run, from its recipe as a dictionary."""
+    stage = recipe["predictor"]
+    # Recipes of earlier versions knew nothing but whole predictors.
+    trained = stage.get("trained", "all")
+    return {"recipe": recipe["name"], "seed": recipe["seed"], "trained": trained, "steps": stage["steps"]}
 
 
 def start_from(predictor: DistortionPredictor, source: str | Path) -> Start:
@@ -40,16 +53,23 @@ def start_from(predictor: DistortionPredictor, source: str | Path) -> Start:
     """
     checkpoint = Path(source) / CHECKPOINT
     if checkpoint.is_file():
-        state = read_checkpoint(checkpoint, ("average",))
+        state = read_checkpoint(checkpoint, ("average", "step", "seconds"))
         tensors, name = average_in(state), str(checkpoint)
         # Checkpoints of earlier versions have no record.
-        unseen = tuple(state.get("record", {}).get("trained_without", ()))
+        record = state.get("record", {})
+        unseen = tuple(record.get("trained_without", ()))
+        last = {**record.get("run", {}), "steps": state["step"], "seconds": round(state["seconds"])}
+        runs = (*record.get("earlier_runs", ()), last)
     else:
         loaded = weights.fetch(source)
         tensors, name = loaded.predictor, f"{loaded.folder / weights.PREDICTOR_FILE}"
-        unseen = trained_without(loaded.config.get("provenance", {}))
+        provenance = loaded.config.get("provenance", {})
+        unseen = trained_without(provenance)
+        runs = tuple(provenance.get("earlier_runs", ()))
+        if "recipe" in provenance:
+            runs = (*runs, account_of(provenance["recipe"]) | {"seconds": provenance["predictor_seconds"]})
     weights.load_strictly(predictor, tensors, name)
-    return Start(predictor, unseen)
+    return Start(predictor, unseen, runs)
 
 
 def unseen_operators(recipe: Recipe, start: Start | None) -> tuple[str, ...]:

@@ -174,6 +174,19 @@ def test_the_sources_of_a_card_can_be_read_back(provenance: dict[str, Any], eval
     assert sources_of(model_card("mine", provenance, evaluation)) == []
 
 
+def test_the_runs_that_led_to_the_predictor_are_named(provenance: dict[str, Any]) -> None:
+    runs = [
+        {"steps": 3600, "seconds": 1200},
+        {"recipe": "tiny", "seed": 3, "trained": "decoder", "steps": 50, "seconds": 60},
+    ]
+    row = (
+        "| Predictor started from | 3,600 steps (no recipe recorded, 20 min), "
+        "then 50 steps of the decoder (`tiny`, seed 3, 1 min) |"
+    )
+    assert row in model_card("mine", provenance | {"earlier_runs": runs}, None)
+    assert "started from" not in model_card("mine", provenance | {"earlier_runs": []}, None)
+
+
 def test_without_figures_sources_or_notes_the_card_claims_none(provenance: dict[str, Any]) -> None:
     provenance.pop("notes", None)
     card = model_card("mine", provenance, None)

@@ -341,6 +341,31 @@ def test_a_run_started_from_weights_goes_on_from_them_and_knows_it(
         train_predictor(frozen, photographs, tmp_path, resume=True)
 
 
+def test_weights_know_every_run_that_led_to_them(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    _, photographs, out = trained
+    steps = recipe.predictor.steps
+    first = start_from(new_predictor(recipe.predictor), out)
+    second = dataclasses.replace(with_predictor(recipe, trained="decoder"), seed=recipe.seed + 1)
+    train_predictor(second, photographs, tmp_path, start=first)
+    start = start_from(new_predictor(recipe.predictor), tmp_path)
+    seconds = [run.pop("seconds") for run in start.runs]
+    assert all(value >= 0 for value in seconds)
+    assert start.runs == (
+        {"recipe": recipe.name, "seed": recipe.seed, "trained": "all", "steps": steps},
+        {"recipe": recipe.name, "seed": recipe.seed + 1, "trained": "decoder", "steps": steps},
+    )
+    record = provenance_of(
+        second, photographs, start=first, predictor_seconds=7, scorer_seconds=0, device=torch.device("cpu")
+    )
+    assert record["earlier_runs"] == list(first.runs)
+    scorer = RelationalScorer(recipe.predictor.pair_widths, recipe.predictor.texture_widths[0])
+    release(tmp_path / "weights", start.predictor, scorer, record, name="tiny")
+    of_weights = start_from(new_predictor(recipe.predictor), tmp_path / "weights").runs
+    assert of_weights == (*first.runs, {**start.runs[1], "seconds": 7})
+
+
 def test_training_the_decoder_alone_changes_nothing_else(
     recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
 ) -> None:
