@@ -18,7 +18,6 @@ import importlib.resources
 import json
 import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from . import hub
+from .files import whole_files
 from .validation import unknown_name
 
 FORMAT_VERSION = 3
@@ -229,14 +229,10 @@ def save_card(folder: str | os.PathLike[str], card: str, figure: bytes | None = 
 
 
 def _write(folder: Path, blobs: Mapping[str, bytes]) -> None:
-    """Files by name: all of them written, then each replaced in one step, in order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # A sibling of its targets: os.replace is atomic only within one file system.
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
+    """Files by name: all of them written, then each replaced in one step, ``config.json`` last."""
+    with whole_files(folder) as scratch:
         for name, blob in blobs.items():
-            Path(scratch, name).write_bytes(blob)
-        for name in blobs:
-            os.replace(Path(scratch, name), folder / name)
+            (scratch / name).write_bytes(blob)
 
 
 def build(cls: type[Module], config: Mapping[str, Any], tensors: Mapping[str, Tensor], file_name: str) -> Module:

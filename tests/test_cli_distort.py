@@ -8,7 +8,6 @@ from safetensors.torch import load_file
 
 from relqa_loss import markdown
 from relqa_loss.cli import main
-from relqa_loss.cli.distort import whole_files
 from relqa_loss.distortions import (
     BANK,
     REGIONS,
@@ -251,17 +250,6 @@ def test_without_matplotlib_only_the_figure_is_missing(capsys, files, monkeypatc
     code, _, err = run(capsys, "distort", files / "a.png", "--name", "darken", "--out", files / "out")
     ends = {"a-darken-0.5.png", "a-darken-0.5-maps.safetensors", "a-darken-0.5-recipe.json"}
     assert code == 0 and "relqa_loss[figures]" in err and set(contents(files / "out")) == ends
-
-
-def test_files_appear_whole_or_not_at_all(tmp_path):
-    (tmp_path / "a.txt").write_text("old")
-    with pytest.raises(OSError, match="disk"), whole_files(tmp_path) as scratch:
-        (scratch / "a.txt").write_text("half")
-        raise OSError("disk full")
-    assert contents(tmp_path) == {"a.txt": b"old"}
-    with whole_files(tmp_path) as scratch:
-        (scratch / "a.txt").write_text("new")
-    assert contents(tmp_path) == {"a.txt": b"new"}
 
 
 @pytest.mark.parametrize("ending", [".png", ".pdf"])

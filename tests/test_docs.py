@@ -221,6 +221,43 @@ def test_a_changed_figure_changes_the_summary(results) -> None:
     assert "right axis 12.3 %" in text and "axis accuracy 12.3 % (wanted >= 92.0 %)" in text
 
 
+def test_every_figure_that_is_short_is_in_the_summary(results) -> None:
+    held_out = results["held-out"]
+    poor = {name: of | {"ladder_accuracy": 0.5} for name, of in held_out["per_operator"].items()}
+    changed = {
+        "held-out": held_out | {"per_operator": poor},
+        "line": results["line"] | {"share": 0.7},
+        "recovery": results["recovery"] | {"psnr": {"grey field": {"RelationalLoss": 12.0}}},
+    }
+    text = document.summary(results | changed)
+    assert "ladder accuracy, distortions that training did not see 50.0 % (wanted >= 96.0 %)" in text
+    assert "rises along the line 70.0 % (wanted >= 99.0 %)" in text
+    assert "PSNR from grey field 12.0 dB (wanted >= 30.0 dB)" in text
+
+
+def test_all_documents_are_written_or_none(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(document, "parts", lambda results: {"summary": "new"})
+    begin, end = marks("summary", document.COMMAND)
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).write_text(f"{begin}\nold\n{end}\n", encoding="utf-8")
+    results = ["--results", str(ROOT / "benchmarks" / "results")]
+    paths = [str(tmp_path / name) for name in ("a.md", "b.md")]
+    write_text = Path.write_text
+
+    def full_disk(path, *arguments, **options):
+        if path.name == "b.md":
+            raise OSError("disk full")
+        return write_text(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    assert main(["benchmark", "document", *paths, *results]) != 0
+    assert all("old" in Path(path).read_text() for path in paths)
+    monkeypatch.undo()
+    monkeypatch.setattr(document, "parts", lambda results: {"summary": "new"})
+    assert main(["benchmark", "document", *paths, *results]) == 0
+    assert all("new" in Path(path).read_text() for path in paths)
+
+
 def test_figures_of_other_weights_are_said_to_be(results) -> None:
     other = {"weights_sha256": {"predictor.safetensors": "0"}}
     assert "earlier weights" in document.line(results["line"] | other, results["engine"])
@@ -233,10 +270,16 @@ def test_a_goal_that_is_missed_is_in_the_summary(results) -> None:
     task, figures = next(iter(report["tasks"].items()))
     for reached in (True, False):
         goal = {"reached": reached, "better_or_tie": {"L1": 1, "L1 + MS-SSIM": 0}, "psnr_lost_db": 0.35}
-        changed = report | {"tasks": {task: figures | {"goal": goal}}, "weights_sha256": engine["weights_sha256"]}
+        words = {"L1": "better worse worse unknown", "L1 + MS-SSIM": "worse worse worse worse"}
+        against = {
+            name: {judge: {"verdict": word} for judge, word in zip(report["judges"], told.split(), strict=True)}
+            for name, told in words.items()
+        }
+        told = figures | {"goal": goal, "against": against}
+        changed = report | {"tasks": {task: told}, "weights_sha256": engine["weights_sha256"]}
         text = document.summary(results | {"restoration": changed})
         (line,) = [line for line in text.splitlines() if f"L1, {task}:" in line]
-        assert "L1 by 1 of 4, L1 + MS-SSIM by 0 of 4 judges; 0.35 dB PSNR lost to L1" in line
+        assert "beside L1: 1 better, 2 worse, 1 unknown; L1 + MS-SSIM: 4 worse; 0.35 dB PSNR lost to L1" in line
         assert ("Short of its goal" in line) is not reached
         assert f"Goal: {'reached' if reached else 'short'};" in document.restoration(changed, engine)
 

@@ -36,6 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "spatial_weights",
         "hub",
         "markdown",
+        "files",
     ),
     ("predictor", "scorer", "weights"),
     ("losses", "tiles", "weighted", "distortions"),

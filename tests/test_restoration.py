@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from relqa_loss.images import write_image
 from relqa_loss.losses import DEFAULT_WEIGHTS
 from relqa_loss.restoration.judging import compare, goal, measures, restored, sharpness
 from relqa_loss.restoration.restorers import (
+    BALANCE_BATCHES,
     BY_MAPS,
     L1,
     LOSSES,
@@ -188,6 +190,45 @@ def test_lost_psnr_alone_misses_the_goal() -> None:
 def test_one_photograph_gives_no_verdict() -> None:
     figures = compare({OURS: [{"psnr": [-30.0]}], L1: [{"psnr": [-20.0]}]}, ["psnr"])
     assert figures["against"][L1]["psnr"] == {"difference": -10.0, "low": None, "high": None, "verdict": "unknown"}
+
+
+def test_a_judge_without_a_value_gives_no_verdict() -> None:
+    theirs, ours = {"flip": [0.5, 0.6, 0.7]}, {"flip": [0.1, float("nan"), 0.2]}
+    figures = compare({OURS: [ours], L1: [theirs]}, ["flip"])
+    assert figures["against"][L1]["flip"]["verdict"] == "unknown"
+    assert goal(figures, ["flip"])["better_or_tie"] == {L1: 0}
+
+
+def test_a_restorer_that_diverged_is_not_kept(photographs: list[Tensor], tmp_path: Path) -> None:
+    calls = 0
+
+    def sound_at_first(restored: Tensor, reference: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return (restored - reference).square().mean() * (1.0 if calls <= BALANCE_BATCHES else float("nan"))
+
+    with pytest.raises(ValueError, match="no longer finite after 2 steps"):
+        train("denoise", 1, {"L1 + bad": sound_at_first}, photographs, PLAN, tmp_path, **IDENTITY)
+    assert [path.name for path in tmp_path.iterdir()] == ["denoise-1-start.pt"]
+
+
+def test_a_loss_that_is_left_out_needs_no_share(
+    capsys: pytest.CaptureFixture[str],
+    make_photos: Callable[..., Tensor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "stlpips_pytorch", None)
+    for index, photo in enumerate(make_photos(2, 48, 56)):
+        write_image(tmp_path / "photos" / f"{index}.png", photo)
+    name = "L1 + ST-LPIPS"
+    arguments = [
+        "--data", tmp_path / "photos", "--test", tmp_path / "photos", "--out", tmp_path / "runs", "--tasks", "denoise",
+        "--losses", f"{L1};{name}", "--seeds", 0, "--start-steps", 1, "--steps", 1, "--judges", "psnr",
+        "--crop", 32, "--batch", 1, "--test-crop", 32, "--share", f"1;{name}=2",
+    ]  # fmt: skip
+    assert main(["benchmark", "restoration", *map(str, arguments)]) == 0
+    assert f"{name} left out" in capsys.readouterr().err
 
 
 def test_command_prints_tables_and_a_figure(

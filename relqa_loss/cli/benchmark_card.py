@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from ..files import whole_files
 from .common import Commands, command, note, note_skipped, print_table
-from .distort import whole_files
 from .train import parse_source
 
 
@@ -130,9 +131,12 @@ def run_document(args: argparse.Namespace) -> int:
 
     parts = document.parts({stem: read_json(args.results / f"{stem}.json") for stem in document.RESULTS})
     texts = {path: fill(path.read_text(encoding="utf-8"), parts, document.COMMAND) for path in args.files}
-    for path, text in texts.items():
-        with whole_files(path.parent) as scratch:
+    with ExitStack() as folders:
+        # All of them are written before the first one takes its place.
+        for path, text in texts.items():
+            scratch = folders.enter_context(whole_files(path.parent))
             (scratch / path.name).write_text(text, encoding="utf-8")
+    for path in texts:
         print(path)
     return 0
 

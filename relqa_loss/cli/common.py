@@ -6,14 +6,12 @@ import argparse
 import csv
 import json
 import math
-import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ..files import whole_files
 from ..losses import DEFAULT_WEIGHTS, Reduction, RelationalLoss
 from .progress import say
 
@@ -195,34 +193,14 @@ def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     writer.writerows(rows)
 
 
-@contextmanager
-def whole_files(folder: Path) -> Iterator[Path]:
-    """A scratch folder whose files go to ``folder`` together at the end, or not at all if something fails.
-
-    Each file is replaced in one step and JSON comes last, so that a recipe never stands beside files of another.
-
-    Raises:
-        OSError: the folder cannot be made or written into, or a file not replaced; named as the caller knows it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Inside its target: os.replace is atomic only within one file system.
-        made = tempfile.TemporaryDirectory(dir=folder, prefix=".writing-")
-    except OSError as error:
-        raise OSError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
-    with made as scratch:
-        yield Path(scratch)
-        for written in sorted(Path(scratch).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
-            try:
-                os.replace(written, folder / written.name)
-            except OSError as error:
-                raise OSError(f"cannot write {folder / written.name}: {error.strerror or error}") from error
-
-
 def write_json(path: Path, value: object) -> None:
-    """The same JSON into a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    """The same JSON into a file, which holds all of it or what it held before."""
+    text = json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")  # a pipe, or /dev/stdout
+    else:
+        with whole_files(path.parent) as scratch:
+            (scratch / path.name).write_text(text, encoding="utf-8")
     note(f"written: {path}")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import whole_files
 from .common import (
     Commands,
     UsageError,
@@ -21,7 +22,6 @@ from .common import (
     print_json,
     print_table,
     tile_for,
-    whole_files,
 )
 from .pairs import Pair, Pairs
 

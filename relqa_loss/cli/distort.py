@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import Commands, UsageError, command, note, print_table, whole_files
+from ..files import whole_files
+from .common import Commands, UsageError, command, note, print_table
 from .progress import Bar
 
 if TYPE_CHECKING:

@@ -152,6 +152,8 @@ def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[st
         raise ValueError(f"--test-crop must be even and at least {MIN_SIDE}, got {args.test_crop}")
     for name, reason in (missing | absent).items():
         note(f"{name} left out: {reason}")
+    # What is left out needs no share either.
+    shares = {name: share for name, share in shares.items() if name not in missing}
     loss_fn = RelationalLoss(args.weights)
     training = load_photographs(args.data, 0.0, plan.crop)
     folder = read_folder(args.test, args.limit)

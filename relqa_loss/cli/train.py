@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -221,6 +222,7 @@ def run_scorer(args: argparse.Namespace) -> int:
             scorer, args.out, recipe.scorer.steps, fingerprint(recipe, "scorer", photographs, predictor)
         ),
         device=device,
+        processes=ranks.size,
     )
     if args.note:
         provenance["notes"] = args.note
@@ -234,9 +236,9 @@ def run_scorer(args: argparse.Namespace) -> int:
         sources=sources,
         test_photographs=[image.to(device) for image in tests.images],
         progress=note,
+        measured=partial(write_json, args.out / "evaluation.json"),
     )
     if evaluation is not None:
-        write_json(args.out / "evaluation.json", evaluation)
         print_json(evaluation)
     note(f"written: {folder}")
     return 0

@@ -11,7 +11,7 @@ from .failures import weakest_operators
 from .human_distances import OURS
 from .jury_figures import JURY, PANEL_CONSENSUS
 from .statistics import mean_of
-from .targets import NOT_ASKED, Figure, verdicts
+from .targets import HELD_OUT_TARGETS, NOT_ASKED, Figure, Verdict, percent, verdicts
 
 WEAKEST = 8
 """So many operators are named whose axis is told least reliably."""
@@ -43,7 +43,7 @@ def figures(evaluation: Mapping[str, Any]) -> str:
     if (numbers := evaluation.get("parameters")) is not None:
         further.append(f"| Parameters | {numbers:,}, {evaluation['weight_bytes'] / 1e6:.1f} MB |")
     operators = evaluation["per_operator"]
-    weak = ", ".join(f"`{name}` {100 * accuracy:.1f} %" for name, accuracy in weakest_operators(evaluation, WEAKEST))
+    weak = ", ".join(f"`{name}` {percent(accuracy)}" for name, accuracy in weakest_operators(evaluation, WEAKEST))
     return (
         "## Figures\n\n"
         f"On {evaluation['photographs']} photographs that no training saw, {len(operators)} operators, "
@@ -67,21 +67,37 @@ def held_out(report: Mapping[str, Any], weights: Mapping[str, str] | None) -> st
     Raises:
         ValueError: the report holds no operator that its weights were trained without.
     """
-    unseen = [name for name in report["per_operator"] if name in report.get("trained_without", ())]
-    if not unseen:
-        raise ValueError("held_out must hold operators that its weights were trained without, got none")
+    unseen = _unseen(report)
     own = weights is not None and report.get("weights_sha256") == weights
     who = "These weights were" if own else "Other weights, for this test only, were"
     rows = []
-    for figure in (Figure("Ladder accuracy", ("ladder_accuracy",)), Figure("Axis accuracy", ("axis_accuracy",))):
-        value = mean_of(figure.measured(report["per_operator"][name]) for name in unseen)
-        rows.append(f"| {figure.title} | {figure.text(value)} |")
+    for one in held_out_figures(report):
+        title, goal, measured, verdict = one.cells()
+        rows.append(f"| {title.partition(',')[0]} | {measured} | {goal} | {verdict} |")
     return (
         "## Distortions that training did not see\n\n"
         f"{who} trained without {len(unseen)} operator{'s' * (len(unseen) > 1)} ({_names(unseen)}), which weigh "
         "equally here:\n\n"
-        f"| Figure | Measured |\n|---|---|\n{_lines(rows)}"
+        f"| Figure | Measured | Target | |\n|---|---|---|---|\n{_lines(rows)}"
     )
+
+
+def held_out_figures(report: Mapping[str, Any]) -> list[Verdict]:
+    """Means over the operators that the report's weights were trained without, beside their targets.
+
+    Raises:
+        ValueError: there is no such operator.
+    """
+    measured = [report["per_operator"][name] for name in _unseen(report)]
+    means = {one.figure.path[0]: mean_of(one.figure.measured(of) for of in measured) for one in HELD_OUT_TARGETS}
+    return verdicts(means, HELD_OUT_TARGETS)
+
+
+def _unseen(report: Mapping[str, Any]) -> list[str]:
+    unseen = [name for name in report["per_operator"] if name in report.get("trained_without", ())]
+    if not unseen:
+        raise ValueError("held_out must hold operators that its weights were trained without, got none")
+    return unseen
 
 
 def agreement(

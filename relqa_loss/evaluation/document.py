@@ -12,7 +12,7 @@ from .jury_figures import JURY, PANEL_CONSENSUS
 from .recovery import START
 from .speed import OURS as LOSS_KEY
 from .speed import TARGETS as SPEED_TARGETS
-from .targets import LINE_TARGETS, RECOVERY_TARGETS, SHORT, Verdict, verdicts
+from .targets import LINE_TARGETS, RECOVERY_TARGETS, SHORT, Verdict, percent, verdicts
 
 COMMAND = "relqa benchmark document"
 """What makes :func:`parts`, as the documentation names it."""
@@ -79,6 +79,13 @@ def summary(results: Mapping[str, Report]) -> str:
     """A few lines for readers in a hurry: what is reached, and what is short of its target."""
     engine, jury, contenders = results["engine"], results["jury"], results["speed"]["contenders"]
     found = {one.target.figure.path: one for one in verdicts(engine)}
+    everything = [
+        *verdicts(engine),
+        *card_sections.held_out_figures(results["held-out"]),
+        *verdicts(results["recovery"], RECOVERY_TARGETS),
+        *verdicts(results["line"], LINE_TARGETS),
+        *_speed_verdicts(results["speed"]),
+    ]
 
     def measured(*path: str) -> str:
         figure = found[path].target.figure
@@ -91,7 +98,7 @@ def summary(results: Mapping[str, Report]) -> str:
         f"strongest map on the right axis {measured('axis_accuracy')}, right direction of tone "
         f"{measured('sign_accuracy', 'tone')}, localisation {measured('localisation_auc')} (ROC-AUC), rising severity "
         f"ordered right {measured('ladder_accuracy')}.",
-        f"- **Short of target:** {_short([*verdicts(engine), *_speed_verdicts(results['speed'])])}.",
+        f"- **Short of target:** {_short(everything)}.",
     ]
     if _same_weights(jury["setup"], engine):
         pooled = jury["spearman"]["pooled"][JURY]
@@ -113,12 +120,10 @@ def summary(results: Mapping[str, Report]) -> str:
     if _same_weights(chosen, engine):
         sides = {name: one["agreement"] for name, one in chosen["choosers"].items()}
         others = "; ".join(
-            f"{name} in {100 * one['value']:.1f} % (ours: {one['verdict']})"
-            for name, one in sides.items()
-            if name != OURS
+            f"{name} in {_share(one['value'])} (ours: {one['verdict']})" for name, one in sides.items() if name != OURS
         )
         lines.append(
-            f"- Of two checkpoints {OURS} picks the one that a jury prefers in {100 * sides[OURS]['value']:.1f} %; "
+            f"- Of two checkpoints {OURS} picks the one that a jury prefers in {_share(sides[OURS]['value'])}; "
             f"{others}."
         )
     lines.append(
@@ -245,10 +250,18 @@ def _plan(report: Report) -> str:
 
 
 def _held(figures: Report, judges: Sequence[str]) -> str:
-    """By how many judges ours is better or ties beside each rival, and the PSNR it costs."""
+    """By how many judges ours is better, worse or ties beside each rival, and the PSNR it costs."""
     goal = figures["goal"]
-    held = ", ".join(f"{name} by {count} of {len(judges)}" for name, count in goal["better_or_tie"].items())
-    return f"better than or equal to {held} judges; {goal['psnr_lost_db']:.2f} dB PSNR lost to L1"
+    told = []
+    for name in goal["better_or_tie"]:
+        verdicts_of = [figures["against"][name][judge]["verdict"] for judge in judges]
+        counts = [(verdicts_of.count(word), word) for word in ("better", "worse", "tie", "unknown")]
+        told.append(f"{name}: " + ", ".join(f"{count} {word}" for count, word in counts if count))
+    lost = goal["psnr_lost_db"]
+    return (
+        f"by {len(judges)} judges, a tie being a 95 % interval that holds 0, beside {'; '.join(told)}; "
+        f"{abs(lost):.2f} dB PSNR {'lost to' if lost > 0 else 'gained over'} L1"
+    )
 
 
 def selection(report: Report, engine: Report) -> str:
@@ -279,7 +292,11 @@ def _percent(estimate: Report) -> str:
     """An estimate and its interval; nothing to say where there was nothing to decide."""
     if estimate["value"] is None:
         return "-"
-    return f"{100 * estimate['value']:.1f} % ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"
+    return f"{percent(estimate['value'])} ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)
 
 
 def speed(report: Report) -> str:
@@ -366,7 +383,8 @@ def _short(found: Sequence[Verdict]) -> str:
 
 
 def _lower_first(title: str) -> str:
-    return title[0].lower() + title[1:]
+    acronym = title[:2].isupper()
+    return title if acronym else title[0].lower() + title[1:]
 
 
 def _allocator(setup: Report) -> str:

@@ -74,7 +74,7 @@ def evaluate(
     Args:
         loss_fn: what is measured, without gradients: ``relate``, and ``prepare`` and ``info`` of a ``RelationalLoss``.
         photographs: images (3, H, W) in [0, 1], of any sizes; figures belong to the device and dtype they have.
-        distortions: operators or their names; None for every operator of the bank that can run here.
+        distortions: operators or their names; None for every operator of the bank.
         severities: severities of the axis, sign, leakage, severity and unanchored figures, rising, in (0, 1].
         crop: side of the seeded crop of each photograph, in pixels; None for whole photographs.
         photographs_per_operator: photographs dealt to each operator, round-robin.
@@ -100,6 +100,7 @@ def evaluate(
         ``RelationalLoss`` also what :func:`.engine_cases.of_weights` says.
 
     Raises:
+        MissingExtra: an operator needs a codec that is missing here.
         ValueError: no photographs, a photograph of the wrong shape, no operators, or bad severities.
     """
     steps = check_cases(photographs, severities, photographs_per_operator)

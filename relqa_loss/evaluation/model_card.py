@@ -34,7 +34,7 @@ _LIMITS = """
 
 - Without the original, a tone or geometry difference has no better side; the unanchored score stays near 0 there.
 - Distances grow with calibrated severity but are in no unit: not of severity, and not of any opinion score.
-- Trained on sRGB photographs and screenshots of ordinary dynamic range, on crops of {crops} pixels.
+- Trained on sRGB pictures of ordinary dynamic range, on crops of {crops} pixels.
 - Severities were put on one scale by a panel of closed-form metrics. The constants that their authors chose with the
   help of opinion scores:
 {panel}
@@ -69,13 +69,15 @@ def model_card(
         ValueError: nothing in ``held_out`` was held out.
     """
     recipe = provenance["recipe"]
+    stage = recipe["predictor"]
     lines = [_HEADER.format(name=name)]
     if evaluation is None:
         lines.append("## Figures\n\nNone have been taken for these weights.\n")
     else:
         lines.append(sections.figures(evaluation))
-    if held_out is None and evaluation is not None and evaluation.get("trained_without"):
-        held_out = evaluation
+    if held_out is None and evaluation is not None:
+        unseen = evaluation.get("trained_without", ())
+        held_out = evaluation if any(name in evaluation["per_operator"] for name in unseen) else None
     if held_out is not None:
         lines.append(sections.held_out(held_out, (evaluation or {}).get("weights_sha256")))
     if text := sections.agreement(evaluation, jury, human):
@@ -87,6 +89,7 @@ def model_card(
     lines.append(
         "## How they were made\n\n"
         f"| | |\n|---|---|\n| Recipe | `{recipe['name']}`, sha256 `{provenance['recipe_sha256'][:16]}` |\n"
+        f"| Last runs | predictor, {_steps(stage)}; scorer, {recipe['scorer']['steps']:,} steps |\n"
         f"| Seed | {recipe['seed']} |\n"
         f"{_before(provenance)}"
         f"| Photographs | sha256 over names and pixels `{provenance['data_sha256'][:16]}`, "
@@ -123,10 +126,17 @@ def _before(provenance: Mapping[str, Any]) -> str:
         return ""
     told = []
     for run in runs:
+        if run.get("unrecorded"):
+            told.append("runs that were not recorded")
+            continue
         recipe = f"`{run['recipe']}`, seed {run['seed']}" if "recipe" in run else "no recipe recorded"
-        part = " of the decoder" if run.get("trained") == "decoder" else ""
-        told.append(f"{run['steps']:,} steps{part} ({recipe}, {_minutes(run['seconds'])})")
+        told.append(f"{_steps(run)} ({recipe}, {_minutes(run['seconds'])})")
     return f"| Predictor started from | {', then '.join(told)} |\n"
+
+
+def _steps(run: Mapping[str, Any]) -> str:
+    """How many, and of what where they were not of the whole predictor."""
+    return f"{run['steps']:,} steps" + (" of the decoder" if run.get("trained") == "decoder" else "")
 
 
 def _minutes(seconds: float) -> str:

@@ -11,6 +11,13 @@ Unit = Literal["share", "coefficient", "pixels", "decibels"]
 REACHED, SHORT, NOT_ASKED = "reached", "short", "not asked"
 
 
+def percent(share: float) -> str:
+    """A share of 1 in percent: 100.0 only where it is whole."""
+    # All but a few in ten thousand are not all.
+    nearly_all = 0.9995 <= share < 1
+    return f"{min(100 * share, 99.99):.2f} %" if nearly_all else f"{100 * share:.1f} %"
+
+
 @dataclass(frozen=True)
 class Figure:
     """One number of an evaluation.
@@ -37,9 +44,7 @@ class Figure:
         if value is None:
             return NOT_ASKED
         if self.unit == "share":
-            # All but a few in ten thousand are not all.
-            nearly_all = 0.9995 <= value < 1
-            return f"{min(100 * value, 99.99):.2f} %" if nearly_all else f"{100 * value:.1f} %"
+            return percent(value)
         if self.unit == "decibels":
             return f"{value:.1f} dB"
         return f"{value:.3f}" if self.unit == "coefficient" else f"{value:.2f} px"
@@ -117,6 +122,12 @@ TARGETS: tuple[Target, ...] = (
     ),
 )
 
+
+HELD_OUT_TARGETS: tuple[Target, ...] = (
+    Target(Figure("Ladder accuracy, distortions that training did not see", ("ladder_accuracy",)), 0.96),
+    Target(Figure("Axis accuracy, distortions that training did not see", ("axis_accuracy",)), 0.80),
+)
+"""Of operators held out, as means over them: :func:`.card_sections.held_out_figures`."""
 
 RECOVERY_STEPS, RECOVERY_CROP = 500, 192
 """Steps of Adam, at most, and side of the crops in pixels that ``RECOVERY_TARGETS`` are meant for."""

@@ -99,7 +99,7 @@ def compare(
     Returns:
         ``mean``: loss -> measure -> mean over seeds and photographs. ``against``: loss -> judge -> ``difference`` (ours
         minus theirs: negative = ours is better), ``low``, ``high`` (95 % bootstrap over photographs, seeds averaged)
-        and ``verdict``: better, worse, tie, or unknown for a single photograph.
+        and ``verdict``: better, worse, tie, or unknown for a single photograph, or where a judge has no value for one.
     """
     photo = {name: _by_photograph(rows) for name, rows in tables.items()}
     mean = {name: {key: float(np.nanmean(values)) for key, values in of.items()} for name, of in photo.items()}
@@ -118,7 +118,7 @@ def _by_photograph(rows: Sequence[Mapping[str, Sequence[float]]]) -> dict[str, N
 
 def _verdict(differences: NDArray[np.float64], seed: int) -> dict[str, Any]:
     mean = float(differences.mean())
-    if differences.size < 2:
+    if differences.size < 2 or not np.isfinite(differences).all():
         return {"difference": mean, "low": None, "high": None, "verdict": "unknown"}
     means = [differences[chosen].mean() for chosen in group_resamples(range(differences.size), RESAMPLES, seed)]
     low, high = interval(means)

@@ -20,9 +20,10 @@ from torch import Generator, Tensor, nn
 
 from ..distortions.filters import fixed_gaussian
 from ..evaluation.recovery_losses import losses_beside
+from ..files import write_atomically
 from ..losses import RelationalLoss
 from ..training.data import batches, row_crops, seeded
-from ..training.loop import read_checkpoint, write_atomically
+from ..training.loop import read_checkpoint
 from ..validation import unknown_name
 from ..weighted import SpatiallyWeightedLoss
 
@@ -219,7 +220,11 @@ def _descend(
     loss: Term,
     along: Sequence[int] = (),
 ) -> dict[int, Restorer]:
-    """Train in place: number of steps -> the model after them, a copy for each of ``along``, itself for all."""
+    """Train in place: number of steps -> the model after them, a copy for each of ``along``, itself for all.
+
+    Raises:
+        ValueError: the model diverged.
+    """
     found: dict[int, Restorer] = {}
     optimiser = torch.optim.Adam(model.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
@@ -232,6 +237,8 @@ def _descend(
         schedule.step()
         if step in along and step < steps:
             found[step] = copy.deepcopy(model)
+    if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
+        raise ValueError(f"the restorer is no longer finite after {steps} steps; lower the learning rate or the share")
     return {**found, steps: model}
 
 
@@ -300,7 +307,7 @@ def train(
         of every loss.
 
     Raises:
-        ValueError: an unknown task, or a file in ``out`` that is damaged or was made otherwise.
+        ValueError: an unknown task, a file in ``out`` that is damaged or was made otherwise, a restorer that diverged.
     """
     check_tasks([task])
     spoil = TASKS[task]

@@ -82,6 +82,9 @@ def rank(
     check_level(level)
     if not candidates:
         raise ValueError("candidates must hold at least one checkpoint, got none")
+    for tag, scores in candidates.items():
+        if not len(scores):
+            raise ValueError(f"candidates must hold scores of at least one image, got none for {tag!r}")
     tags = sorted(candidates, key=lambda tag: float(candidates[tag].distances.mean()))
     for tag in tags[1:]:
         check_same_images(candidates[tag], candidates[tags[0]], tag, tags[0])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..files import write_atomically
 from .data import batches
 from .distributed import any_rank, average_gradients, current, extremes, mean_over_ranks, start_equal
 from .recipe import StageConfig
@@ -39,17 +39,6 @@ class Progress:
 ProgressCallback = Callable[[Progress], None]
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary sibling, then put it in place in one step: an interruption leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    # Without this the new name can survive a power loss that its contents do not.
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def schedule(step: int, config: StageConfig) -> float:
     """Learning rate at a step: linear warm-up, then half a cosine down to 1 % of the peak."""
     if step < config.warmup:
@@ -72,17 +61,13 @@ class _Log:
                 # The last line can be cut in two by the interruption.
                 if line.endswith("}") and json.loads(line)["step"] <= start:
                     kept.append(line + "\n")
-        write_atomically(path, lambda temporary: _write_text(temporary, "".join(kept)))
+        write_atomically(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
 
     def write(self, values: Mapping[str, float]) -> None:
         if not self._writes:
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def run(

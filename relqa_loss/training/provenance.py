@@ -61,10 +61,15 @@ def provenance_of(
     predictor_seconds: float,
     scorer_seconds: float,
     device: torch.device,
+    processes: int = 1,
 ) -> dict[str, Any]:
-    """What weights come from, as JSON can hold it."""
+    """What weights come from, as JSON can hold it; device and processes are those of the scorer's run."""
     table = _severity_table()
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    threads = torch.get_num_threads()
+    plural = "" if threads == 1 else "s"
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{threads} CPU thread{plural}"
+    if processes > 1:
+        where = f"{processes} processes, {where} each"
     return {
         "recipe": recipe.as_dict(),
         "recipe_sha256": recipe.digest(),

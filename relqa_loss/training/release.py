@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from .. import weights as weights_module
+from ..distortions.availability import can_run
+from ..distortions.bank import BANK
 from ..evaluation.engine_scores import evaluate
 from ..evaluation.model_card import model_card
 from ..losses import RelationalLoss
@@ -26,6 +28,7 @@ def release(
     sources: Sequence[tuple[str, str]] = (),
     test_photographs: Sequence[Tensor] = (),
     progress: Callable[[str], None] | None = None,
+    measured: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any] | None:
     """Write a weights folder; with test photographs, measure the weights as they were written and put that in the card.
 
@@ -38,6 +41,7 @@ def release(
         sources: (source, licence) of the photographs, for the card.
         test_photographs: (3, H, W) in [0, 1] that no training saw, on the device to measure on.
         progress: called with a line of text after each operator.
+        measured: called with the figures, before the card is written with them.
 
     Returns:
         The figures, or None without test photographs.
@@ -61,6 +65,10 @@ def release(
     if not test_photographs:
         return None
     loss_fn = RelationalLoss(folder).to(test_photographs[0].device)
-    evaluation = evaluate(loss_fn, test_photographs, progress=progress)
+    # A training may have done without a codec that is missing here.
+    operators = [one for one in BANK if can_run(one)]
+    evaluation = evaluate(loss_fn, test_photographs, distortions=operators, progress=progress)
+    if measured is not None:
+        measured(evaluation)
     save(evaluation)
     return evaluation

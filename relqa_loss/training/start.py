@@ -13,6 +13,9 @@ from ..predictor import DistortionPredictor
 from .loop import CHECKPOINT, average_in, read_checkpoint
 from .recipe import Recipe
 
+UNRECORDED: tuple[dict[str, Any], ...] = ({"unrecorded": True},)
+"""Stands for the runs before one that recorded none, if there were any."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -22,7 +25,7 @@ class Start:
         predictor: with its trained weights.
         trained_without: names of the operators that their training is known not to have seen; none where nothing tells.
         runs: what is known of the predictor runs that led to it, the first one first, as :func:`account_of` gives them;
-            runs of earlier versions left steps and seconds alone, and nothing of those before them.
+            runs of earlier versions left steps and seconds alone, and of those before them nothing (``UNRECORDED``).
     """
 
     predictor: DistortionPredictor
@@ -59,13 +62,13 @@ def start_from(predictor: DistortionPredictor, source: str | Path) -> Start:
         record = state.get("record", {})
         unseen = tuple(record.get("trained_without", ()))
         last = {**record.get("run", {}), "steps": state["step"], "seconds": round(state["seconds"])}
-        runs = (*record.get("earlier_runs", ()), last)
+        runs = (*record.get("earlier_runs", UNRECORDED), last)
     else:
         loaded = weights.fetch(source)
         tensors, name = loaded.predictor, f"{loaded.folder / weights.PREDICTOR_FILE}"
         provenance = loaded.config.get("provenance", {})
         unseen = trained_without(provenance)
-        runs = tuple(provenance.get("earlier_runs", ()))
+        runs = tuple(provenance.get("earlier_runs", () if provenance.get("start_sha256") is None else UNRECORDED))
         if "recipe" in provenance:
             runs = (*runs, account_of(provenance["recipe"]) | {"seconds": provenance["predictor_seconds"]})
     weights.load_strictly(predictor, tensors, name)

@@ -114,7 +114,7 @@ def test_held_out_operators_are_named_and_said_whose_they_are(
     }
     card = model_card("mine", provenance, evaluation, held_out=report)
     assert who in card and "without 2 operators (`jpeg`, `hue`)" in card
-    assert "| Ladder accuracy | 97.5 % |\n| Axis accuracy | 50.0 % |" in card
+    assert "| Ladder accuracy | 97.5 % | >= 96.0 % | reached |\n| Axis accuracy | 50.0 % | >= 80.0 % | short |" in card
 
 
 def test_operators_that_were_trained_on_are_not_passed_off_as_held_out(
@@ -176,15 +176,30 @@ def test_the_sources_of_a_card_can_be_read_back(provenance: dict[str, Any], eval
 
 def test_the_runs_that_led_to_the_predictor_are_named(provenance: dict[str, Any]) -> None:
     runs = [
+        {"unrecorded": True},
         {"steps": 3600, "seconds": 1200},
         {"recipe": "tiny", "seed": 3, "trained": "decoder", "steps": 50, "seconds": 60},
     ]
     row = (
-        "| Predictor started from | 3,600 steps (no recipe recorded, 20 min), "
+        "| Predictor started from | runs that were not recorded, then 3,600 steps (no recipe recorded, 20 min), "
         "then 50 steps of the decoder (`tiny`, seed 3, 1 min) |"
     )
     assert row in model_card("mine", provenance | {"earlier_runs": runs}, None)
     assert "started from" not in model_card("mine", provenance | {"earlier_runs": []}, None)
+
+
+def test_a_last_run_of_the_decoder_alone_is_not_passed_off_as_a_whole_one(provenance: dict[str, Any]) -> None:
+    recipe = provenance["recipe"]
+    stage = recipe["predictor"] | {"steps": 1500, "trained": "decoder"}
+    card = model_card("mine", provenance | {"recipe": recipe | {"predictor": stage}}, None)
+    assert "| Last runs | predictor, 1,500 steps of the decoder; scorer, " in card
+
+
+def test_figures_of_none_of_the_held_out_operators_make_no_section(
+    provenance: dict[str, Any], evaluation: dict[str, Any]
+) -> None:
+    card = model_card("mine", provenance, evaluation | {"trained_without": ["an operator that was not measured"]})
+    assert "did not see" not in card
 
 
 def test_without_figures_sources_or_notes_the_card_claims_none(provenance: dict[str, Any]) -> None:

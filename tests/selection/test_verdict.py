@@ -132,6 +132,8 @@ def test_one_checkpoint_ranks_first_and_none_is_an_error() -> None:
     assert rank({"only": scores(torch.ones(3))}).best == ("only",)
     with pytest.raises(ValueError, match="at least one checkpoint"):
         rank({})
+    with pytest.raises(ValueError, match="at least one image, got none for 'empty'"):
+        rank({"empty": scores(torch.ones(0))})
     with pytest.raises(ValueError, match="same images"):
         rank({"a": scores(torch.ones(3)), "b": scores(torch.ones(4))})
 

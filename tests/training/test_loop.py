@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,6 @@ from relqa_loss.training.loop import (
     read_checkpoint,
     run,
     schedule,
-    write_atomically,
 )
 from relqa_loss.training.provenance import tensors_digest
 from relqa_loss.training.recipe import StageConfig
@@ -343,35 +341,6 @@ def test_a_file_of_torch_that_is_no_checkpoint_is_named(tmp_path: Path, content:
         read_checkpoint(tmp_path / CHECKPOINT, ("average",))
     with pytest.raises(ValueError, match="not a checkpoint of this package"):
         train(tmp_path, resume=True)
-
-
-# --- files
-
-
-def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file"
-    write_atomically(path, lambda temporary: temporary.write_text("old") and None)
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("ne")
-        raise Interruption
-
-    with pytest.raises(Interruption):
-        write_atomically(path, fail)
-    assert path.read_text() == "old"
-    write_atomically(path, lambda temporary: temporary.write_text("new") and None)
-    assert path.read_text() == "new"
-    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
-
-
-def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
-    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
-    write_atomically(tmp_path / "file", lambda temporary: temporary.write_text("new") and None)
-    assert done == ["fsync", "replace"]
-    assert (tmp_path / "file").read_text() == "new"
 
 
 def test_digest_of_tensors_changes_with_one_bit() -> None:

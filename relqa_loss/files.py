@@ -1,0 +1,45 @@
+"""Files that are there whole or not at all, whatever interrupts their writing."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary sibling, then put it in place in one step: an interruption leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    # Without this the new name can survive a power loss that its contents do not.
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files go to ``folder`` together at the end, or not at all if something fails.
+
+    Each file is replaced in one step and JSON comes last, so that a recipe, or the digests of weights, never stand
+    beside files of another.
+
+    Raises:
+        OSError: the folder cannot be made or written into, or a file not replaced; named as the caller knows it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Inside its target: os.replace is atomic only within one file system.
+        made = tempfile.TemporaryDirectory(dir=folder, prefix=".writing-")
+    except OSError as error:
+        raise OSError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
+    with made as scratch:
+        yield Path(scratch)
+        for written in sorted(Path(scratch).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
+            try:
+                os.replace(written, folder / written.name)
+            except OSError as error:
+                raise OSError(f"cannot write {folder / written.name}: {error.strerror or error}") from error

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relqa_loss.files import whole_files, write_atomically
+
+
+def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_atomically(path, lambda temporary: temporary.write_text("old"))
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    write_atomically(path, lambda temporary: temporary.write_text("new"))
+    assert path.read_text() == "new"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), fsync(file)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
+    write_atomically(tmp_path / "file", lambda temporary: temporary.write_text("new"))
+    assert done == ["fsync", "replace"]
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    with pytest.raises(OSError, match="disk"), whole_files(tmp_path) as scratch:
+        (scratch / "a.txt").write_text("half")
+        raise OSError("disk full")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "old"}
+    with whole_files(tmp_path) as scratch:
+        (scratch / "a.txt").write_text("new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "new"}
+
+
+def test_json_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (order.append(Path(new).name), replace(old, new)))
+    with whole_files(tmp_path / "new") as scratch:
+        for name in ("b.json", "a.txt", "c.png"):
+            (scratch / name).touch()
+    assert order == ["a.txt", "c.png", "b.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot write into the folder"), whole_files(tmp_path / "file" / "deep"):
+        raise AssertionError("unreachable")
