@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..weights import FIGURE_FILE
+from ..weights import FIGURE_FILE, bundled
 from . import card_sections as sections
 
 _SOURCES = "Photographs and their licences:"
 
 _HEADER = """---
 library_name: relqa_loss
-license: apache-2.0
-tags: [image-quality-assessment, perceptual-loss, distortion-maps]
+{licence}tags: [image-quality-assessment, perceptual-loss, distortion-maps]
 ---
 
 # {name}
@@ -25,7 +24,7 @@ opinion score and no metric with learned weights took part in the training itsel
 ```python
 from relqa_loss import RelationalLoss
 
-loss = RelationalLoss("{name}")(pred, ref)  # (B, 3, H, W), RGB in [0, 1]
+loss = RelationalLoss("{where}")(pred, ref)  # (B, 3, H, W), RGB in [0, 1]
 ```
 """
 
@@ -70,7 +69,9 @@ def model_card(
     """
     recipe = provenance["recipe"]
     stage = recipe["predictor"]
-    lines = [_HEADER.format(name=name)]
+    # Weights of one's own have the licence that their maker gives them, and lie where they were put.
+    licence, where = ("license: apache-2.0\n", name) if name in bundled() else ("", "path/to/this/folder")
+    lines = [_HEADER.format(name=name, licence=licence, where=where)]
     if evaluation is None:
         lines.append("## Figures\n\nNone have been taken for these weights.\n")
     else:

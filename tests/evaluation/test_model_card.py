@@ -206,6 +206,7 @@ def test_without_figures_sources_or_notes_the_card_claims_none(provenance: dict[
     provenance.pop("notes", None)
     card = model_card("mine", provenance, None)
     assert "None have been taken" in card
-    assert 'RelationalLoss("mine")' in card
+    assert 'RelationalLoss("path/to/this/folder")' in card and "license" not in card
+    assert "license: apache-2.0\n" in model_card("relqa-v1", provenance, None)
     for absent in ("licences", "recipe alone", "accuracy |", "Agreement", "cannot see", "did not see"):
         assert absent not in card
