@@ -190,7 +190,7 @@ class RelationalScorer(nn.Module):
         pair_widths: Sequence[int] = (24, 32, 64, 80),
         texture_width: int = 16,
         channels: int = 32,
-        floor_weight: float = 4.0,
+        floor_weight: float = 2.0,
         masking_contrast: float = 0.1,
         least_open: float = 0.1,
     ) -> None:

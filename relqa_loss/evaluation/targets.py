@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -68,7 +69,9 @@ class Target:
         """``reached``, ``short`` or ``not asked``."""
         if value is None:
             return NOT_ASKED
-        return REACHED if (value <= self.goal if self.lower_is_better else value >= self.goal) else SHORT
+        # A mean of shares that is the goal exactly may come out a rounding below it.
+        reached = value <= self.goal if self.lower_is_better else value >= self.goal
+        return REACHED if reached or math.isclose(value, self.goal, rel_tol=1e-12) else SHORT
 
     def goal_text(self) -> str:
         """The goal with its direction."""

@@ -209,7 +209,7 @@ class ScorerConfig(StageConfig):
         default_factory=lambda: {"ladder": 0.4, "dominance": 0.2, "inclusion": 0.1, "kinds": 0.3}
     )
     channels: int = 32
-    floor_weight: float = 4.0
+    floor_weight: float = 2.0
     ranking: str = "pairwise"
     temperature: float = 0.1
     panel: str = "all"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -53,6 +54,12 @@ def test_a_figure_just_beyond_its_goal_is_short(target: Any) -> None:
     found = {one.target.figure.title: one.verdict for one in verdicts(filled({target.figure.title: worse}))}
     assert found.pop(target.figure.title) == "short"
     assert set(found.values()) == {"reached"}
+
+
+def test_a_mean_that_is_the_goal_but_for_rounding_has_reached_it() -> None:
+    target = next(one for one in TARGETS if one.goal == 0.9 and not one.lower_is_better)
+    below = math.nextafter(0.9, 0)
+    assert below < 0.9 and target.verdict(below) == "reached" and target.verdict(0.9 - 1e-6) == "short"
 
 
 def test_what_was_not_measured_is_neither_reached_nor_short() -> None:
