@@ -250,10 +250,10 @@ def test_rank_puts_the_nearest_first(capsys, files):
 
 @pytest.fixture
 def folders(tmp_path, make_photos):
-    """ref, good and bad with seven pictures each; endings differ, names pair them."""
-    photos = make_photos(7, 32, 40)
+    """ref, good and bad with nine pictures each, enough to name a reason; endings differ, names pair them."""
+    photos = make_photos(9, 32, 40)
     noise = torch.randn(photos.shape, generator=torch.Generator().manual_seed(1))
-    for k in range(7):
+    for k in range(9):
         write_image(tmp_path / "ref" / f"{k}.png", photos[k])
         write_image(tmp_path / "bad" / f"{k}.webp", photos[k] + 0.15 * noise[k])
         write_image(tmp_path / "good" / f"{k}.tiff", photos[k] + 0.02 * noise[k])
@@ -263,15 +263,15 @@ def folders(tmp_path, make_photos):
 def test_select_names_the_best_folder(capsys, folders):
     arguments = ["select", "--ref", folders / "ref", folders / "bad", folders / "good"]
     code, out, err = run(capsys, *arguments)
-    assert code == 0 and err == "" and out.splitlines()[-1] == f"best of 2 on 7 photographs: {folders / 'good'}"
+    assert code == 0 and err == "" and out.splitlines()[-1] == f"best of 2 on 9 photographs: {folders / 'good'}"
     assert "worse" in out.splitlines()[2] and "cannot be told apart" not in out
     _, out, _ = run(capsys, *arguments, "--json")
     found = json.loads(out)
     assert found["best"] == [str(folders / "good")] and found["places"][0]["tag"] == str(folders / "good")
     (verdict,) = found["verdicts"]
     assert (verdict["decision"], verdict["tag"]) == ("worse", str(folders / "bad")) and verdict["win_rate"] == 0.0
-    assert verdict["confidence"] == 1 - 2**-6 and verdict["interval"][1] < 0
-    assert found["references"] == [str(k) for k in range(7)] and found["skipped"] == []
+    assert verdict["confidence"] == 1 - 2**-8 and verdict["interval"][1] < 0
+    assert found["references"] == [str(k) for k in range(9)] and found["skipped"] == []
 
 
 def test_select_does_not_call_the_first_folder_best_when_nothing_is_decided(capsys, folders):
@@ -280,7 +280,7 @@ def test_select_does_not_call_the_first_folder_best_when_nothing_is_decided(caps
     code, out, _ = run(capsys, *arguments, "--level", 0.9)
     assert code == 0
     group = f"{folders / 'twin'}, {folders / 'good'}"
-    assert out.splitlines()[-2:] == [f"cannot be told apart at 0.9: {group}", f"best of 3 on 7 photographs: {group}"]
+    assert out.splitlines()[-2:] == [f"cannot be told apart at 0.9: {group}", f"best of 3 on 9 photographs: {group}"]
     assert [line.split("  ")[0] for line in out.splitlines()[1:4]] == ["1 to 2", "1 to 2", "3"]
     code, out, err = run(capsys, "select", "--ref", folders / "ref", folders / "good", folders / "good")
     assert code == 2 and out == "" and "different folders, got" in err
@@ -292,12 +292,12 @@ def test_select_skips_the_unreadable_and_names_the_missing(capsys, folders):
     arguments = ["select", "--ref", folders / "ref", folders / "bad", folders / "good", "--json"]
     code, out, err = run(capsys, *arguments)
     found = json.loads(out)
-    assert code == 1 and [row["photograph"] for row in found["skipped"]] == ["3"] and found["images"] == 6
+    assert code == 1 and [row["photograph"] for row in found["skipped"]] == ["3"] and found["images"] == 8
     assert "skipped 3: " in err and err.endswith("1 photograph skipped\n")
     assert "1 output has no original: left out, e.g. " in err and "more.tiff" in err
     (folders / "good" / "5.tiff").unlink()
     code, out, err = run(capsys, *arguments)
-    assert code == 1 and out == "" and "lacks outputs for 1 of 7 references, e.g. '5'" in err
+    assert code == 1 and out == "" and "lacks outputs for 1 of 9 references, e.g. '5'" in err
 
 
 def test_select_as_csv_has_a_row_for_each_folder_beside_the_first(capsys, folders):
@@ -345,7 +345,7 @@ def test_select_holds_one_output_at_a_time(capsys, folders, monkeypatch):
         shutil.copytree(folders / "good", folder)
     assert run(capsys, "select", "--ref", folders / "ref", folders / "bad", *more)[0] == 0
     # The original, the output that is being looked at, and the next one while it is read.
-    assert len(most) == 35 and max(most) <= 3
+    assert len(most) == 45 and max(most) <= 3
 
 
 def test_select_compares_large_pictures_in_tiles_and_shows_how_far_it_is(capsys, folders, monkeypatch):
@@ -363,7 +363,7 @@ def test_select_compares_large_pictures_in_tiles_and_shows_how_far_it_is(capsys,
     monkeypatch.setattr("relqa_loss.cli.select.tracked", tracked)
     arguments = ["select", "--ref", folders / "ref", folders / "bad", folders / "good", "--json"]
     whole = json.loads(run(capsys, *arguments)[1])
-    assert set(tiles) == {None} and bars == [(7, "comparing")]
+    assert set(tiles) == {None} and bars == [(9, "comparing")]
     tiles.clear()
     monkeypatch.setattr("relqa_loss.cli.common.LARGE", 1000)
     monkeypatch.setattr("relqa_loss.cli.common.TILE", 16)

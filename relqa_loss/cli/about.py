@@ -77,9 +77,15 @@ def provenance_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             value = [f"{name} {value[name]}" for name in ("name", "seed") if name in value]
         if isinstance(value, list):
-            value = "; ".join(": ".join(map(str, one)) if isinstance(one, list) else str(one) for one in value)
+            value = "; ".join(map(_member, value))
         lines.append((key, str(value) or "-"))
     return lines
+
+
+def _member(one: Any) -> str:
+    if isinstance(one, Mapping):
+        return ", ".join(f"{name} {value}" for name, value in one.items())
+    return ": ".join(map(str, one)) if isinstance(one, list) else str(one)
 
 
 def run_demo(args: argparse.Namespace) -> int:
