@@ -125,7 +125,7 @@ def run_card(args: argparse.Namespace) -> int:
 
 
 def run_document(args: argparse.Namespace) -> int:
-    """The documents, all or none of them."""
+    """The documents: none is replaced before all of them are written."""
     from ..evaluation import document
     from ..markdown import fill
 

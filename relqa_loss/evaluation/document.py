@@ -82,10 +82,11 @@ def summary(results: Mapping[str, Report]) -> str:
     everything = [
         *verdicts(engine),
         *card_sections.held_out_figures(results["held-out"]),
-        *verdicts(results["recovery"], RECOVERY_TARGETS),
-        *verdicts(results["line"], LINE_TARGETS),
         *_speed_verdicts(results["speed"]),
     ]
+    for stem, targets in (("recovery", RECOVERY_TARGETS), ("line", LINE_TARGETS)):
+        if _same_weights(results[stem], engine):
+            everything += verdicts(results[stem], targets)
 
     def measured(*path: str) -> str:
         figure = found[path].target.figure
