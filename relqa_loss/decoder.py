@@ -25,7 +25,7 @@ BLOCK_GAIN = 0.4
 START_HEIGHT = 0.5
 """What the heights of all axes are before training, in severity units."""
 
-COMPETITION_WIDTH = 48
+COMPETITION_WIDTH = 96
 """Channels in which the axes' heights and the pair network's even stream meet, at stride 16."""
 
 COMPETITION_CELLS = 5
@@ -35,7 +35,17 @@ FAINTEST = 0.005
 """Height, in severity units, around which an axis begins to take part in the competition."""
 
 LARGEST_LOG_FACTOR = 2.0
-"""Bound of the logarithm of what the competition multiplies a map by."""
+"""Bound of the logarithm of the factors of the competition (its gates go down to 0)."""
+
+PRESENCE_GAIN = 4.0
+"""Slope of the gate over the logit of presence: beside an axis that is surely there, a probability of 0.75 leaves 99 %
+of a map, one of 0.25 leaves 1 %."""
+
+SURELY_PRESENT = 1.0
+"""Logit of presence from which a map is left all but whole: the likeliest axis of a cell counts as at least that."""
+
+START_PRESENCE = 1.0
+"""Logit of every axis's presence before training: next to nothing is held down."""
 
 START_TRUST = -1.0
 """Logit of the share of the displacement field in the shift maps before training: about a quarter."""
@@ -68,11 +78,13 @@ class MapHead(nn.Module):
 
 
 class AxisCompetition(nn.Module):
-    """Holds maps down, or lifts them, by what all axes say of a neighbourhood: which kinds of damage explain which.
+    """Settles by what all axes say of a neighbourhood which of them are there at all, and how high their maps stand.
 
     A decoder that is not sure shows a little of several axes, each for itself the best guess at its height. Looked at
     together, and as ratios, their heights tell more: how much contrast there seems to be for so much noise. Each axis
-    and cell gets one positive factor, even in the pair, so that signs and zeros stay.
+    and cell gets a positive factor and a probability of being there, both even in the pair, so that signs and zeros
+    stay. Two answers, since they want different things of a map in doubt: the best height is one in between, the best
+    name is all or nothing.
 
     Args:
         even_channels: channels of the pair network's even stream at stride 16.
@@ -80,14 +92,16 @@ class AxisCompetition(nn.Module):
 
     def __init__(self, even_channels: int) -> None:
         super().__init__()
-        self.read = scaled(nn.Conv2d(len(AXES) + even_channels, COMPETITION_WIDTH, 1), 1.0)
+        self.read = scaled(nn.Conv2d(2 * len(AXES) + 1 + even_channels, COMPETITION_WIDTH, 1), 1.0)
         self.factors = nn.Conv2d(COMPETITION_WIDTH, len(AXES), 1)
+        self.presence = nn.Conv2d(COMPETITION_WIDTH, len(AXES), 1)
         # At first nothing is held down.
-        nn.init.zeros_(self.factors.weight)
-        nn.init.zeros_(self.factors.bias)  # type: ignore[arg-type]
+        for head, start in ((self.factors, 0.0), (self.presence, START_PRESENCE)):
+            nn.init.zeros_(head.weight)
+            nn.init.constant_(head.bias, start)  # type: ignore[arg-type]
 
-    def forward(self, maps: Tensor, weight: Tensor, even: Tensor) -> Tensor:
-        """Factors (B, len(AXES), h, w) > 0.
+    def forward(self, maps: Tensor, weight: Tensor, even: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors (B, len(AXES), h, w) > 0, and logits of presence (B, len(AXES), h / 8, w / 8).
 
         Args:
             maps: (B, len(AXES), h, w) at stride 2.
@@ -95,16 +109,37 @@ class AxisCompetition(nn.Module):
             even: (B, even_channels, h / 8, w / 8).
         """
 
-        def around(values: Tensor) -> Tensor:
-            cells = F.avg_pool2d(values, 8)
+        def around(cells: Tensor) -> Tensor:
             side = COMPETITION_CELLS
             return F.avg_pool2d(cells, side, stride=1, padding=side // 2, count_include_pad=False)
 
-        heights = around(maps.abs() * weight) / around(weight)
+        held, counts = F.avg_pool2d(maps.abs() * weight, 8), F.avg_pool2d(weight, 8)
+        heights = torch.cat((around(held) / around(counts), held / counts), dim=1)
         ratios = torch.log((heights + FAINTEST) / (10 * FAINTEST))
-        told = at_least_float32(self.factors(F.silu(self.read(torch.cat((ratios.to(even.dtype), even), dim=1)))))
+        amount = torch.log(counts) / 4  # about as wide as the ratios
+        read = F.silu(self.read(torch.cat((torch.cat((ratios, amount), dim=1).to(even.dtype), even), dim=1)))
+        told = at_least_float32(self.factors(read))
         factors = torch.exp(LARGEST_LOG_FACTOR * torch.tanh(told / LARGEST_LOG_FACTOR))
-        return F.interpolate(factors, scale_factor=8.0, mode="bilinear", align_corners=False)
+        return _at_stride_2(factors), at_least_float32(self.presence(read))
+
+
+def gated(maps: Tensor, logits: Tensor) -> Tensor:
+    """Maps (B, C, h, w) of axes if they are there, and the logits of that (B, C, h / 8, w / 8) -> maps."""
+    return maps * presence_gates(logits).to(maps.dtype)
+
+
+def presence_gates(logits: Tensor) -> Tensor:
+    """What axes with these logits of presence (B, C, h / 8, w / 8) keep of their maps: (B, C, h, w) in [0, 1].
+
+    The likeliest axis of a cell keeps its map however unlikely it is: something is wrong there, and how much should
+    not depend on how sure its name is.
+    """
+    likeliest = logits.amax(dim=1, keepdim=True).clamp(max=SURELY_PRESENT)
+    return _at_stride_2(torch.sigmoid(PRESENCE_GAIN * (logits - likeliest + SURELY_PRESENT)))
+
+
+def _at_stride_2(cells: Tensor) -> Tensor:
+    return F.interpolate(cells, scale_factor=8.0, mode="bilinear", align_corners=False)
 
 
 class MapDecoder(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoder import COMPETITION_CELLS, DILATIONS, AxisCompetition, MapDecoder
+from .decoder import COMPETITION_CELLS, DILATIONS, AxisCompetition, MapDecoder, gated
 from .displacement import displacement
 from .layers import DifferenceTexture, Encoder, PairBlock, at_least_float32, cut_padding, pad_to_multiple, scaled
 from .relation import AXES, SHIFT_AXES, TONE_AXES
@@ -157,21 +157,31 @@ class DistortionPredictor(nn.Module):
 
     def half_resolution_maps(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Signed maps (B, len(AXES), H' / 2, W' / 2) over the padded picture."""
-        gates = F.avg_pool2d(confining_gates(self._padded(a), self._padded(b)), 2)
-        return self._unconfined(pair, a, b) * _gate_of_each_axis(gates)
+        return self.confine(gated(*self.maps_if_present(pair, a, b)), a, b)
 
-    def _unconfined(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
-        """Half-resolution maps before they are confined to visible differences."""
+    def maps_if_present(self, pair: PairFeatures, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """How much there is of each axis if it is there, and the logit of that (see :class:`.decoder.AxisCompetition`).
+
+        Returns:
+            Signed half-resolution maps (B, len(AXES), H' / 2, W' / 2) over the padded picture, not yet confined to
+            visible differences; logits (B, len(AXES), H' / 16, W' / 16).
+        """
         flow, fit = displacement(self._padded(a), self._padded(b))
         weight = weight_of_differences(pair.pixels)
-        said = self.decoder(pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit, self.hints(pair))
-        said = averaged_by(weight, said)
-        return said * self.competition(said, weight, pair.even[2]).to(said.dtype)
+        maps = self.decoder(pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit, self.hints(pair))
+        maps = averaged_by(weight, maps)
+        factors, presence = self.competition(maps, weight, pair.even[2])
+        return maps * factors.to(maps.dtype), presence
+
+    def confine(self, maps: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Half-resolution maps of the padded picture, confined to visible differences between images a and b."""
+        gates = F.avg_pool2d(confining_gates(self._padded(a), self._padded(b)), 2)
+        return maps * _gate_of_each_axis(gates)
 
     def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
         """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood."""
         height, width = a.shape[-2:]
-        half = self._unconfined(pair, a, b)
+        half = gated(*self.maps_if_present(pair, a, b))
         maps = F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
         return cut_padding(maps, height, width) * _gate_of_each_axis(confining_gates(a, b))
 

@@ -281,6 +281,10 @@ class RelationalScorer(nn.Module):
         parts = mean + F.softplus(at_least_float32(self.peak)) * peak
         return DistanceTerms(parts, error * self.floor_weight)
 
+    def judging(self) -> tuple[nn.Module, ...]:
+        """What the judgement has to itself: the rest is the distance's."""
+        return (self.judges, self.judge_gates, self.judge_mix, self.map_judge)
+
     @torch.no_grad()
     def rescale(self, factor: float) -> None:
         """Multiply all axis parts by ``factor`` > 0 (not the floor): before training, to start at the right scale."""

@@ -493,7 +493,7 @@ def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, fol
 
 def test_benchmark_card_draws_failures_from_the_photographs_given(capsys, folder, engine_json, files):
     pytest.importorskip("matplotlib")
-    (folder / "failures.webp").unlink()
+    (folder / "failures.webp").unlink(missing_ok=True)
     code, _, err = run(capsys, "benchmark", "card", folder, "--engine", engine_json, "--data", files, "--limit", 1)
     drawn = (folder / "failures.webp").is_file()
     assert code == 0 and drawn == ("no new figure" not in err)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalLoss
-from relqa_loss.decoder import LARGEST_LOG_FACTOR, AxisCompetition
+from relqa_loss.decoder import LARGEST_LOG_FACTOR, START_PRESENCE, AxisCompetition, presence_gates
 from relqa_loss.displacement import displacement
 from relqa_loss.predictor import VISIBLE_STEP, confining_gates
 from relqa_loss.relation import SHIFT_AXES
@@ -35,6 +35,7 @@ def predictor() -> DistortionPredictor:
     fresh = DistortionPredictor().eval().requires_grad_(False)
     # At the start the axes do not compete yet.
     torch.nn.init.normal_(fresh.competition.factors.weight, std=0.3)
+    torch.nn.init.normal_(fresh.competition.presence.weight, std=0.3)
     return fresh
 
 
@@ -82,7 +83,10 @@ def test_shift_maps_say_what_the_field_says_as_far_as_it_is_trusted(
 
 def test_axes_do_not_compete_before_training() -> None:
     maps, weight, even = torch.randn(1, len(AXES), 32, 48), torch.rand(1, 1, 32, 48) + 0.1, torch.randn(1, 80, 4, 6)
-    assert torch.equal(AxisCompetition(80)(maps, weight, even), torch.ones(1, len(AXES), 32, 48))
+    factors, presence = AxisCompetition(80)(maps, weight, even)
+    assert torch.equal(factors, torch.ones(1, len(AXES), 32, 48))
+    assert torch.equal(presence, torch.full((1, len(AXES), 4, 6), START_PRESENCE))
+    assert (presence_gates(presence) > 0.95).all()
 
 
 def test_one_axis_holds_another_down_near_it_and_not_far_away() -> None:
@@ -93,22 +97,65 @@ def test_one_axis_holds_another_down_near_it_and_not_far_away() -> None:
             parameter.zero_()
         competition.read.weight[0, noise] = 1.0
         competition.factors.weight[contrast, 0] = -5.0
+        competition.presence.weight[contrast, 0] = -5.0
     maps = torch.zeros(1, len(AXES), 8, 256)
     maps[:, noise, :, 64:128] = -0.5  # whichever image has it
-    factors = competition(maps, torch.ones(1, 1, 8, 256), torch.zeros(1, 4, 1, 32))[0]
+    (factors,), (presence,) = competition(maps, torch.ones(1, 1, 8, 256), torch.zeros(1, 4, 1, 32))
     assert (factors[contrast, :, 64:128] < 0.2).all()
     assert (factors[contrast, :, 160:] == factors[contrast, 0, -1]).all()
     assert float(factors[contrast, 0, -1]) > 2
     others = [index for index in range(len(AXES)) if index != contrast]
     assert (factors[others] == 1).all()
+    assert (presence[contrast, 0, 8:16] < -2).all() and (presence[contrast, 0, 20:] > 1).all()
+    assert (presence[others] == 0).all()
+
+
+def test_whether_an_axis_is_there_is_read_from_the_cell_itself_too() -> None:
+    competition = AxisCompetition(4)
+    noise = AXES.index("noise")
+    with torch.no_grad():
+        for parameter in competition.parameters():
+            parameter.zero_()
+        competition.read.weight[0, len(AXES) + noise] = 1.0
+        competition.presence.weight[noise, 0] = 5.0
+    maps = torch.zeros(1, len(AXES), 8, 64)
+    maps[:, noise, :, 24:32] = 0.5
+    presence = competition(maps, torch.ones(1, 1, 8, 64), torch.zeros(1, 4, 1, 8))[1][0, noise, 0]
+    assert presence[3] > 2
+    assert (presence[[2, 4]] == presence[0]).all() and presence[0] < 0
+
+
+def test_the_likeliest_axis_keeps_its_map_and_those_far_below_it_go() -> None:
+    logits = torch.full((1, len(AXES), 2, 2), -6.0)
+    logits[:, 3] = -4.0
+    gates = presence_gates(logits)
+    assert gates.shape == (1, len(AXES), 16, 16)
+    others = [index for index in range(len(AXES)) if index != 3]
+    assert (gates[:, 3] > 0.98).all() and (gates[:, others] < 0.02).all()
+    torch.testing.assert_close(presence_gates(logits + 4.5), gates)  # 0.5: still not sure
+    sure = torch.full((1, len(AXES), 2, 2), -3.0)
+    sure[:, 3], sure[:, 5] = 1.2, 7.0
+    assert (presence_gates(sure)[:, [3, 5]] > 0.98).all()  # two that are there leave each other whole
+
+
+def test_what_is_not_there_is_not_shown(predictor: DistortionPredictor, make_pair: PairMaker) -> None:
+    a, b = make_pair(1, 48, 64)
+    blur, noise = AXES.index("blur"), AXES.index("noise")
+    torch.nn.init.zeros_(predictor.competition.presence.weight)
+    before = predictor(a, b)
+    predictor.competition.presence.bias[blur] = -3.0
+    after = predictor(a, b)
+    assert before[:, blur].abs().max() > 0
+    assert after[:, blur].abs().max() < 1e-4 * before[:, blur].abs().max()
+    assert torch.equal(after[:, noise], before[:, noise])
 
 
 @pytest.mark.parametrize("weight", [-1e4, 1e4])
-def test_no_map_is_held_down_or_lifted_without_bound(weight: float) -> None:
+def test_no_factor_holds_down_or_lifts_without_bound(weight: float) -> None:
     competition = AxisCompetition(4)
     torch.nn.init.constant_(competition.factors.weight, weight)
     maps, even = torch.randn(1, len(AXES), 16, 16), torch.randn(1, 4, 2, 2)
-    factors = competition(maps, torch.ones(1, 1, 16, 16), even)
+    factors, _ = competition(maps, torch.ones(1, 1, 16, 16), even)
     assert (factors.log().abs() <= LARGEST_LOG_FACTOR + 1e-5).all()
     assert (factors.log().abs() > LARGEST_LOG_FACTOR - 1e-2).any()
 

@@ -34,7 +34,9 @@ def spread(found: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize("what", ["features", "maps"])
 def test_reach_is_as_far_as_the_networks_look_and_no_further(what: str, side: str) -> None:
     predictor = DistortionPredictor((4, 4, 4, 4), (4, 4, 4, 4), (3, 3, 3), 4).double()
-    torch.nn.init.normal_(predictor.competition.factors.weight)  # before training the axes do not compete
+    # Before training the axes do not compete.
+    torch.nn.init.normal_(predictor.competition.factors.weight)
+    torch.nn.init.normal_(predictor.competition.presence.weight)
     a, b = torch.rand(2, 1, 3, 16, 640, dtype=torch.float64).unbind(0)
     a.requires_grad_()
     # The first or the last column of a region whose corners divide by 16.

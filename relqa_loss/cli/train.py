@@ -29,6 +29,12 @@ def add_commands(commands: Commands) -> None:
     predictor.set_defaults(run=run_predictor)
     scorer = command(stages, "scorer", "Second stage: distance and judgement; writes the weights folder OUT/weights.")
     scorer.add_argument("--predictor", type=Path, metavar="PATH", required=True, help="OUT of the predictor stage")
+    scorer.add_argument(
+        "--scorer-from",
+        metavar="WEIGHTS",
+        help="weights (OUT/weights of a scorer run) whose scorer this one starts from; random if left out. With "
+        "scorer.trained=judgement their distance stays as it is",
+    )
     scorer.add_argument("--test", type=Path, metavar="DIR", help="photographs for the final figures, never trained on")
     scorer.add_argument("--name", default="my-weights", help="title of the model card (default: my-weights)")
     scorer.add_argument(
@@ -190,13 +196,16 @@ def run_scorer(args: argparse.Namespace) -> int:
     from ..training.provenance import fingerprint, provenance_of
     from ..training.recipe import load_recipe
     from ..training.release import release
-    from ..training.scorer_stage import train_scorer
+    from ..training.scorer_stage import check_start, train_scorer
+    from ..training.start import start_scorer_from
     from ..training.stopping import Stopped
 
     sources = [parse_source(text) for text in args.source]
     recipe = load_recipe(args.recipe, parse_overrides(args.set))
     predictor = new_predictor(recipe.predictor)
     start = starting_point(recipe.predictor, args.start)
+    scorer_start = None if args.scorer_from is None else start_scorer_from(args.scorer_from)
+    check_start(recipe.scorer, scorer_start)
     with joined(args.device) as (ranks, device):
         photographs = load_photographs(args.data, recipe.data.validation_share, recipe.scorer.crop)
         of_predictor = fingerprint(recipe, "predictor", photographs, None if start is None else start.predictor)
@@ -207,20 +216,28 @@ def run_scorer(args: argparse.Namespace) -> int:
             note_skipped(tests.skipped)
         try:
             scorer = train_scorer(
-                recipe, photographs, predictor, args.out, resume=args.resume, device=device, progress=ProgressBar()
+                recipe,
+                photographs,
+                predictor,
+                args.out,
+                start=scorer_start,
+                resume=args.resume,
+                device=device,
+                progress=ProgressBar(),
             )
         except Stopped as stop:
             return stopped(stop, ranks.first)
     if not ranks.first:
         return 0
+    scorer_base = None if scorer_start is None else scorer_start.scorer
+    of_scorer = fingerprint(recipe, "scorer", photographs, predictor, scorer_base)
     provenance = provenance_of(
         recipe,
         photographs,
         start=start,
+        scorer_start=scorer_start,
         predictor_seconds=predictor_seconds,
-        scorer_seconds=load_average(
-            scorer, args.out, recipe.scorer.steps, fingerprint(recipe, "scorer", photographs, predictor)
-        ),
+        scorer_seconds=load_average(scorer, args.out, recipe.scorer.steps, of_scorer),
         device=device,
         processes=ranks.size,
     )

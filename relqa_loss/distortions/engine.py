@@ -41,11 +41,11 @@ class Triplet:
         reference: (B, 3, H, W), the images that were passed in.
         distorted: (B, 3, H, W), same dtype.
         maps: (B, len(AXES), H, W) signed targets of "distorted compared with reference", float32 (float64 for float64
-            images): the sum over components of region x severity x effect; on ``shift_x`` and ``shift_y`` the true
-            displacement in pixels / PIXELS_PER_UNIT_SHIFT.
+            images): the sum over components of region x severity x effect where they changed something; on ``shift_x``
+            and ``shift_y`` the true displacement in pixels / PIXELS_PER_UNIT_SHIFT.
         weight: (B, H, W) in [0, 1], how much the targets count: how visible the least seen of the components acting
-            there is. 0 where nothing changed, where an operator changed nothing or a later one covered its work, and
-            where one acts that leaves no trace (:func:`relqa_loss.distortions.targets.target_weight`).
+            there is. 0 where nothing changed, where what an operator changed cannot be seen or a later one covered it,
+            and where one acts that leaves no trace (:func:`relqa_loss.distortions.targets.target_weight`).
         recipe: what was done to each image, enough to do it again (``DistortionEngine.render``).
     """
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..relation import AXES, PIXELS_PER_UNIT_SHIFT, SHIFT_AXES
 from .recipe import Recipe
 from .render import Job, Renderer, chunks
-from .visibility import visibility
+from .visibility import touched, visibility
 from .warp import follow, warp
 
 _SHIFTS = [AXES.index(axis) for axis in SHIFT_AXES]
@@ -19,8 +19,9 @@ _SHIFTS = [AXES.index(axis) for axis in SHIFT_AXES]
 def write_targets(maps: Tensor, renderer: Renderer, recipes: Sequence[Recipe]) -> None:
     """Write the signed targets: region x severity x effect, summed over components; true displacements.
 
-    A displacement takes along what is already there. On ``shift_x`` and ``shift_y`` stands the total displacement in
-    pixels / PIXELS_PER_UNIT_SHIFT.
+    A component claims only places where it changed something: lost blocks are lost where they are, and what a second
+    operator does between them is its alone. A displacement takes along what is already there. On ``shift_x`` and
+    ``shift_y`` stands the total displacement in pixels / PIXELS_PER_UNIT_SHIFT, of flat places too.
 
     Args:
         maps: zeros (B, len(AXES), H, W), to be filled.
@@ -50,6 +51,7 @@ def _add(maps: Tensor, renderer: Renderer, step: Job) -> None:
     if distortion.profile is not None:
         (before,) = renderer.render([(index, recipe[:-1])])
         profile = distortion.profile(before, renderer.outcome(index, recipe))
+    where = _touched(renderer, step)[0, 0]
     for axis, effect in distortion.effects.items():
         if displacement is not None and axis in SHIFT_AXES:
             continue
@@ -57,8 +59,15 @@ def _add(maps: Tensor, renderer: Renderer, step: Job) -> None:
         if region is not None:
             height = region[0, 0] * height
         if axis in profile:
-            height = _levelled(profile[axis][0]) * height
-        maps[AXES.index(axis)] += height
+            height = _levelled(where * profile[axis][0]) * height
+        maps[AXES.index(axis)] += where * height
+
+
+def _touched(renderer: Renderer, step: Job) -> Tensor:
+    """Where the last component of a recipe changed the picture: (1, 1, H, W), 0 or 1."""
+    index, recipe = step
+    before, after = renderer.render([(index, recipe[:-1]), step])
+    return touched(before, after).to(before).unsqueeze(1)
 
 
 def _levelled(pattern: Tensor) -> Tensor:
@@ -79,9 +88,10 @@ def target_weight(renderer: Renderer, recipes: Sequence[Recipe]) -> Tensor:
     """How much the targets count (B, H, W), in [0, 1].
 
     A component is seen where the picture would look different without it, all else equal; a target counts as much as
-    the least seen of the components that act there. So it is 0 where an operator changed nothing (blur on a flat sky,
-    whatever else happened there), where a later one has covered its work (noise under a lost block), and where an
-    operator leaves no trace of which image is damaged.
+    the least seen of the components that claim the place. So it is 0 where what an operator changed cannot be seen,
+    where a later one has covered its work (noise under a lost block), and where an operator leaves no trace of which
+    image is damaged. And it counts the less, the more a later operator has carried there of what is claimed elsewhere
+    (the smear of a lost block).
 
     Args:
         renderer: has rendered the recipes, and those of several components also without each of these
@@ -94,13 +104,17 @@ def target_weight(renderer: Renderer, recipes: Sequence[Recipe]) -> Tensor:
     without = renderer.render((i, counterfactuals(recipes[i])[k]) for i, k in several)
     seen = dict(zip(several, _visibility(renderer, without, [finals[i] for i, _ in several]), strict=True))
     for i, recipe in enumerate(recipes):
+        traces = [renderer.table[component.name].trace for component in recipe]
+        if len(recipe) == 1 and all(traces):
+            continue
         for k, where in enumerate(_acting(renderer, i, recipe)):
             if recipe[k].severity == 0:
                 continue
-            if not renderer.table[recipe[k].name].trace:
+            if not traces[k]:
                 weight[i] = torch.where(where, 0.0, weight[i])
             elif (i, k) in seen:
-                weight[i] = torch.where(where, torch.minimum(weight[i], seen[i, k]), weight[i])
+                known = torch.where(where, seen[i, k], 1 - seen[i, k])
+                weight[i] = torch.minimum(weight[i], known)
     return weight
 
 
@@ -121,5 +135,7 @@ def _acting(renderer: Renderer, index: int, recipe: Recipe) -> list[Tensor]:
         if displacement is not None:
             acting = [warp(one, displacement, mode="bilinear") for one in acting]
         region = renderer.region(index, component)
-        acting.append(everywhere if region is None else region)
+        # A displacement is claimed of flat places too, where nothing shows it.
+        where = everywhere if displacement is not None else _touched(renderer, (index, recipe[:length]))
+        acting.append(where if region is None else where * region)
     return [one[0, 0] > 0 for one in acting]

@@ -15,9 +15,19 @@ TAU = 2.0 / 255.0
 """Root of the local squared difference (summed over channels) at which the weight is one half: two 8-bit steps."""
 
 
+ROUNDING = 0.01 / 255
+"""Change, in units of the range, up to which a pixel counts as untouched: filters do not keep a flat sky to the last
+bit, and how far they miss depends on device and kernel."""
+
+
+def reach(sigma: float = SIGMA) -> int:
+    """Radius of the window in pixels: 3 sigma."""
+    return max(1, round(3 * sigma))
+
+
 def local_mean(images: Tensor, sigma: float = SIGMA) -> Tensor:
     """Gaussian-weighted local mean (B, C, H, W) with a window of radius 3 sigma, mirrored at the border."""
-    radius = max(1, round(3 * sigma))
+    radius = reach(sigma)
     window = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(-radius, radius + 1)]
     height, width = images.shape[-2:]
     padded = F.pad(images, (radius, radius, radius, radius), mode="reflect")
@@ -47,3 +57,10 @@ def visibility(reference: Tensor, distorted: Tensor, *, sigma: float = SIGMA, ta
     """
     energy = local_mean((distorted - reference).square().sum(dim=1, keepdim=True), sigma).squeeze(1).clamp_min(0)
     return energy / (energy + tau * tau)
+
+
+def touched(before: Tensor, after: Tensor) -> Tensor:
+    """Where a picture has changed by more than rounding, or one within :func:`reach` of there has: (B, H, W) bool."""
+    changed = ((before - after).abs().amax(dim=1, keepdim=True) > ROUNDING).float()
+    rows = F.max_pool2d(changed, (2 * reach() + 1, 1), stride=1, padding=(reach(), 0))
+    return F.max_pool2d(rows, (1, 2 * reach() + 1), stride=1, padding=(0, reach())).squeeze(1) > 0

@@ -121,10 +121,10 @@ def summary(results: Mapping[str, Report]) -> str:
     if _same_weights(chosen, engine):
         sides = {name: one["agreement"] for name, one in chosen["choosers"].items()}
         others = "; ".join(
-            f"{name} in {_share(one['value'])} (ours: {one['verdict']})" for name, one in sides.items() if name != OURS
+            f"{name} in {percent(one['value'])} (ours: {one['verdict']})" for name, one in sides.items() if name != OURS
         )
         lines.append(
-            f"- Of two checkpoints {OURS} picks the one that a jury prefers in {_share(sides[OURS]['value'])}; "
+            f"- Of two checkpoints {OURS} picks the one that a jury prefers in {percent(sides[OURS]['value'])}; "
             f"{others}."
         )
     lines.append(
@@ -294,10 +294,6 @@ def _percent(estimate: Report) -> str:
     if estimate["value"] is None:
         return "-"
     return f"{percent(estimate['value'])} ({100 * estimate['low']:.1f} to {100 * estimate['high']:.1f})"
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else percent(value)
 
 
 def speed(report: Report) -> str:

@@ -90,9 +90,10 @@ def model_card(
     lines.append(
         "## How they were made\n\n"
         f"| | |\n|---|---|\n| Recipe | `{recipe['name']}`, sha256 `{provenance['recipe_sha256'][:16]}` |\n"
-        f"| Last runs | predictor, {_steps(stage)}; scorer, {recipe['scorer']['steps']:,} steps |\n"
+        f"| Last runs | predictor, {_steps(stage)}; scorer, {_steps(recipe['scorer'])} |\n"
         f"| Seed | {recipe['seed']} |\n"
-        f"{_before(provenance)}"
+        f"{_before('Predictor', provenance.get('earlier_runs', []))}"
+        f"{_before('Scorer', provenance.get('earlier_scorer_runs', []))}"
         f"| Photographs | sha256 over names and pixels `{provenance['data_sha256'][:16]}`, "
         f"{provenance['training_photographs']} to train on, {provenance['validation_photographs']} to validate |\n"
         f"| Severity table | sha256 `{provenance['severity_sha256'][:16]}` |\n"
@@ -120,9 +121,8 @@ def sources_of(card: str) -> list[tuple[str, str]]:
     return [(source, licence) for source, _, licence in pairs]
 
 
-def _before(provenance: Mapping[str, Any]) -> str:
-    """The row that names the predictor runs before the recipe's own; nothing where there were none."""
-    runs = provenance.get("earlier_runs", [])
+def _before(network: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """The row that names the runs of a network before the recipe's own; nothing where there were none."""
     if not runs:
         return ""
     told = []
@@ -132,12 +132,13 @@ def _before(provenance: Mapping[str, Any]) -> str:
             continue
         recipe = f"`{run['recipe']}`, seed {run['seed']}" if "recipe" in run else "no recipe recorded"
         told.append(f"{_steps(run)} ({recipe}, {_minutes(run['seconds'])})")
-    return f"| Predictor started from | {', then '.join(told)} |\n"
+    return f"| {network} started from | {', then '.join(told)} |\n"
 
 
 def _steps(run: Mapping[str, Any]) -> str:
-    """How many, and of what where they were not of the whole predictor."""
-    return f"{run['steps']:,} steps" + (" of the decoder" if run.get("trained") == "decoder" else "")
+    """How many, and of what where they were not of the whole network."""
+    trained = run.get("trained", "all")
+    return f"{run['steps']:,} steps" + ("" if trained == "all" else f" of the {trained}")
 
 
 def _minutes(seconds: float) -> str:

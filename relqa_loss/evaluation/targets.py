@@ -12,8 +12,10 @@ Unit = Literal["share", "coefficient", "pixels", "decibels"]
 REACHED, SHORT, NOT_ASKED = "reached", "short", "not asked"
 
 
-def percent(share: float) -> str:
-    """A share of 1 in percent: 100.0 only where it is whole."""
+def percent(share: float | None) -> str:
+    """A share of 1 in percent: 100.0 only where it is whole, a dash for None."""
+    if share is None:
+        return "-"
     # All but a few in ten thousand are not all.
     nearly_all = 0.9995 <= share < 1
     return f"{min(100 * share, 99.99):.2f} %" if nearly_all else f"{100 * share:.1f} %"

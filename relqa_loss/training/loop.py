@@ -237,7 +237,7 @@ def read_checkpoint(path: Path, keys: Collection[str], fingerprint: str | None =
     if fingerprint is not None and state.get("fingerprint") != fingerprint:
         raise ValueError(
             f"{path} was made with another recipe, other photographs or another severity table: repeat the "
-            "--recipe, --start-from and every --set of that run, or choose another folder"
+            "--recipe, --start-from, --scorer-from and every --set of that run, or choose another folder"
         )
     return dict(state)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..decoder import gated
 from ..distortions import Distortion, DistortionEngine, Triplet, visibility
 from ..distortions.bank import by_name
 from ..distortions.recipe import Recipe as Components
@@ -23,7 +24,7 @@ from .distributed import at_least_one, current, share_of_count
 from .loop import ProgressCallback, run
 from .provenance import fingerprint
 from .recipe import PredictorConfig, Recipe
-from .start import Start, account_of, unseen_operators
+from .start import DECODING, Start, account_of, unseen_operators
 
 MAP_SCALE = 0.5
 """Map error, in severity units, below which the regression loss grows quadratically. An absolute error would pull
@@ -41,6 +42,13 @@ ORDER_SCALE = 0.1
 ORDER_SOFTNESS = 0.02
 """Height, in severity units, around which an axis begins to take part in that order: in logarithms, the pull on axes
 that are next to nothing would drown everything else."""
+
+PRESENT = 0.02
+"""Height in a cell of 16 pixels, in severity units, from which an axis is taught to be there: a faint side effect at
+the edge of a region is not worth a name."""
+
+SEEN_CELL = 0.02
+"""Mean weight of a cell from which it is asked what is there: some twentieth of its pixels are plain to see."""
 
 ORDER_TEMPERATURE = 0.5
 """Logarithm of the ratio of two heights at which the loss takes them as told apart."""
@@ -86,8 +94,8 @@ class _MakePairs:
             second = self.engine(crops[other], generator=[streams[row] for row in other.nonzero().flatten()])
             b[other] = second.distorted
             maps[other] = maps[other] - second.maps
-            unseen = _unseen(first)[other] | _unseen(second)
-            weight[other] = torch.where(unseen, 0.0, visibility(a[other], b[other]))
+            limit = torch.minimum(_known(first)[other], _known(second))
+            weight[other] = torch.minimum(visibility(a[other], b[other]), limit)
         traceless = torch.tensor([self._traceless(recipe) for recipe in first.recipe]) & ~other
         unsigned = torch.where(traceless.view(-1, 1, 1), visibility(a, b), 0.0)
         targets = _halved(maps, weight.unsqueeze(1), unsigned.unsqueeze(1))
@@ -105,9 +113,9 @@ def _halved(maps: Tensor, weight: Tensor, unsigned: Tensor) -> tuple[Tensor, Ten
     return known, F.avg_pool2d(weight, 2), F.avg_pool2d(unsigned, 2)
 
 
-def _unseen(triplet: Triplet) -> Tensor:
-    """Where the maps claim something that changed nothing or left no trace: (B, H, W) bool."""
-    return (triplet.weight == 0) & (triplet.maps != 0).any(dim=1)
+def _known(triplet: Triplet) -> Tensor:
+    """How far the maps of a triplet can be seen where they claim anything, 1 elsewhere: (B, H, W) in [0, 1]."""
+    return torch.where((triplet.maps != 0).any(dim=1), triplet.weight, 1.0)
 
 
 def map_loss(
@@ -173,6 +181,32 @@ def map_loss(
         + config.order_weight * terms["order"]
     )
     return total_loss, terms
+
+
+def presence_loss(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    unsigned: Tensor,
+    count: Callable[[Tensor], Tensor] = at_least_one,
+) -> Tensor:
+    """Binary cross-entropy on which axes are there: summed over axes, over the cells with something to see, a number.
+
+    Args:
+        logits: (B, len(AXES), h / 8, w / 8).
+        target: (B, len(AXES), h, w), maps.
+        weight: (B, 1, h, w) >= 0.
+        unsigned: same shape: weight of magnitudes alone.
+        count: as for :func:`map_loss`.
+    """
+    both = weight + unsigned
+    seen = F.avg_pool2d(both, 8)
+    height = F.avg_pool2d(target.abs() * both, 8) / seen.clamp_min(1e-6)
+    told = F.binary_cross_entropy_with_logits(logits.float(), (height > PRESENT).float(), reduction="none")
+    plain = (seen > SEEN_CELL).float()
+    cells = plain.sum(dim=(1, 2, 3))
+    of_pair = (told * plain).sum(dim=(1, 2, 3)) / cells.clamp_min(1)
+    return of_pair.sum() / count((cells > 0).float().sum())
 
 
 def _order_loss(log_height: Tensor, true_height: Tensor) -> Tensor:
@@ -296,14 +330,19 @@ def train_predictor(
     predictor = predictor.to(device).to(memory_format=torch.channels_last)
     if config.trained == "decoder":
         predictor.requires_grad_(False)
-        predictor.decoder.requires_grad_(True)
-        predictor.competition.requires_grad_(True)
+        for name in DECODING:
+            predictor.get_submodule(name).requires_grad_(True)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         a, b, target, weight, unsigned, kinds_first = (tensor.to(device) for tensor in batch)
         pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
-        maps = predictor.half_resolution_maps(pair, a, b)
+        present, presence = predictor.maps_if_present(pair, a, b)
+        # The heights ask nothing of the probability: it would settle for one in between. The probability may ask the
+        # maps to make presence plain, since it reads them.
+        maps = predictor.confine(gated(present, presence.detach()), a, b)
         loss, terms = map_loss(maps, target, weight, unsigned, config, share_of_count, kinds_first)
+        terms["presence"] = presence_loss(presence, target, weight, unsigned, share_of_count)
+        loss = loss + config.presence_weight * terms["presence"]
         if config.trained == "decoder":
             return loss, terms  # the hints are not its to change
         coarse = _halved(target, weight, unsigned)

@@ -15,7 +15,7 @@ from ..distortions.availability import missing_codecs
 from ..distortions.bank import BANK, SEVERITY_FILE, by_name
 from .data import Photographs
 from .recipe import Recipe
-from .start import Start, unseen_operators
+from .start import ScorerStart, Start, unseen_operators
 
 
 def _severity_table() -> bytes:
@@ -31,21 +31,22 @@ def tensors_digest(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, base: nn.Module | None = None) -> str:
+def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, *bases: nn.Module | None) -> str:
     """sha256 over what decides a stage's result.
 
     Args:
         recipe: its values for this stage; not those that only decide how a run is watched.
         stage: ``"predictor"`` or ``"scorer"``.
         photographs: names and contents.
-        base: the network that the stage starts from or builds on, or None.
+        bases: the networks that the stage builds on or starts from; None counts nothing.
     """
     digest = hashlib.sha256(recipe.digest(stage).encode())
     digest.update(photographs.digest.encode())
     digest.update(_severity_table())
     digest.update(json.dumps([(one.name, one.effects) for one in BANK], sort_keys=True).encode())
-    if base is not None:
-        digest.update(tensors_digest(base).encode())
+    for base in bases:
+        if base is not None:
+            digest.update(tensors_digest(base).encode())
     if recipe.data.missing_codecs == "skip":
         # What is left out here may not be left out elsewhere. With nothing missing it is the data of "raise".
         for name in missing_codecs(by_name(name) for name in recipe.data.operators()):
@@ -58,6 +59,7 @@ def provenance_of(
     photographs: Photographs,
     *,
     start: Start | None,
+    scorer_start: ScorerStart | None = None,
     predictor_seconds: float,
     scorer_seconds: float,
     device: torch.device,
@@ -75,6 +77,7 @@ def provenance_of(
         "recipe_sha256": recipe.digest(),
         "start_sha256": None if start is None else tensors_digest(start.predictor),
         "earlier_runs": [] if start is None else list(start.runs),
+        "earlier_scorer_runs": [] if scorer_start is None else list(scorer_start.runs),
         "trained_without": list(unseen_operators(recipe, start)),
         "data_sha256": photographs.digest,
         "training_photographs": len(photographs.training),

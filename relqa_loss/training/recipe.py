@@ -24,6 +24,7 @@ from .ranking import RANKING_LOSSES
 PRECISIONS = ("float32", "bfloat16")
 PANELS = ("all", "no-opinion", "none")
 TRAINED = ("all", "decoder")
+TRAINED_OF_SCORER = ("all", "judgement")
 NAMES = tuple(distortion.name for distortion in BANK)
 WATCHING = ("workers", "checkpoint_seconds", "log_every", "validate_every")
 """Values that decide how a run is fed and watched, not what comes out of it."""
@@ -146,6 +147,7 @@ class PredictorConfig(StageConfig):
         type_weight: weight of the cross-entropy on the share of each axis, beside the dense regression.
         height_weight: weight of the error of each picture's mean magnitude on each axis.
         order_weight: weight of the ranking loss on the order of a picture's axes.
+        presence_weight: weight of the cross-entropy on which axes are there at all.
         kinds_first: steps at the start in which the shares are taken from magnitudes, whatever their sign.
         hint_weight: weight of the same loss, all its terms, on the maps read linearly from the pair network, which the
             scorer sees.
@@ -163,6 +165,7 @@ class PredictorConfig(StageConfig):
     type_weight: float = 0.3
     height_weight: float = 1.0
     order_weight: float = 0.5
+    presence_weight: float = 0.1
     kinds_first: int = 0
     hint_weight: float = 0.3
     two_operators: float = 0.25
@@ -177,7 +180,8 @@ class PredictorConfig(StageConfig):
         _check_widths("pair_widths", self.pair_widths, 4)
         _check_widths("texture_widths", self.texture_widths, 3)
         _check_at_least(self, 1, "map_width")
-        _check_at_least(self, 0, "type_weight", "height_weight", "order_weight", "hint_weight", "kinds_first")
+        _check_at_least(self, 0, "type_weight", "height_weight", "order_weight", "presence_weight")
+        _check_at_least(self, 0, "hint_weight", "kinds_first")
         for name in ("two_operators", "both_distorted"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
@@ -202,6 +206,8 @@ class ScorerConfig(StageConfig):
         axis_weight: weight of the cross-entropy that ties the parts to the declared axes.
         judge_weight: weight of the loss of the unanchored judgement.
         descent_weight: weight of the angle between the distance's gradient and the way from the reference.
+        trained: ``"all"``, or ``"judgement"`` to leave the distance of the scorer that the run starts from as it is, to
+            the last bit: after a change of the predictor's maps, which the judgement reads and the distance does not.
     """
 
     tier: int = 5
@@ -218,10 +224,11 @@ class ScorerConfig(StageConfig):
     axis_weight: float = 0.2
     judge_weight: float = 0.5
     descent_weight: float = 0.5
+    trained: str = "all"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, allowed in (("ranking", RANKING_LOSSES), ("panel", PANELS)):
+        for name, allowed in (("ranking", RANKING_LOSSES), ("panel", PANELS), ("trained", TRAINED_OF_SCORER)):
             if getattr(self, name) not in allowed:
                 raise ValueError(unknown_name(name, getattr(self, name), allowed))
         if self.tier not in SIZES:

@@ -7,6 +7,7 @@ agree.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from .loop import ProgressCallback, run
 from .provenance import fingerprint
 from .ranking import RANKING_LOSSES, VOTES_TEMPERATURE, log_levels, votes_loss
 from .recipe import Recipe, ScorerConfig
+from .start import ScorerStart, check_same_distance
 
 SMALLEST_DISTANCE = 1e-4
 """Added to distances before their logarithm is taken."""
@@ -80,7 +82,11 @@ class TierBatch(NamedTuple):
 
 
 def tier_batch(
-    tier: Tier, members: Sequence[PanelMember] = (), generators: Sequence[torch.Generator] | None = None
+    tier: Tier,
+    members: Sequence[PanelMember] = (),
+    generators: Sequence[torch.Generator] | None = None,
+    *,
+    votes: bool = True,
 ) -> TierBatch:
     """Targets of a tier, from the recipes of its images, and what the members of a panel say of them.
 
@@ -91,6 +97,7 @@ def tier_batch(
         tier: of B pictures.
         members: of the panel; none for no votes.
         generators: B of them, which choose the images that the judgement sees; None for the first ones.
+        votes: whether the members are asked; what they alone could order stays unordered otherwise too.
     """
     axes = torch.zeros(*tier.severity.shape, len(AXES))
     severity = torch.full(tier.severity.shape, float("nan"))
@@ -130,7 +137,7 @@ def tier_batch(
         # Where nothing is known of two pictures of which each shows its damage, the distances to the original decide.
         told=torch.where(known, shows, alone[rows, first] & alone[rows, second]),
         silent=known & ~shows,
-        panel=_panel_levels(tier, members),
+        panel=_panel_levels(tier, members if votes else ()),
     )
 
 
@@ -168,7 +175,7 @@ class _MakeTiers:
         streams = [seeded(self.recipe.seed, 3, step, row) for row in self.rows]
         crops = row_crops(self.photographs, config.crop, self.recipe.data.smallest_scale, streams)
         tier = self.engine.tier(crops, size=config.tier, generator=streams, kinds=config.kinds)
-        return tier_batch(tier, panel_members(config.panel), streams)
+        return tier_batch(tier, panel_members(config.panel), streams, votes=config.trained == "all")
 
 
 class ScorerObjective(nn.Module):
@@ -208,6 +215,9 @@ class ScorerObjective(nn.Module):
         parts, floor = self.scorer.distance_terms(pair, images, repeated)
         distance = (parts.sum(dim=1) + floor).view(count, size)
         log_distance = torch.log(distance + SMALLEST_DISTANCE)
+        judge = self._judge_loss(images, of_images, log_distance.detach().flatten(), batch)
+        if config.trained == "judgement":
+            return judge, {"judge": judge}
         rank, accuracy = RANKING_LOSSES[config.ranking](log_distance, batch.order, config.temperature, self.count)
         pictures, levels = log_distance.flatten(), batch.panel.flatten(0, 1)
         if self.together:
@@ -229,7 +239,6 @@ class ScorerObjective(nn.Module):
         axes = -(wanted * share.log()).sum(dim=1).mean()
 
         descent = self._descent_loss(images, repeated)
-        judge = self._judge_loss(images, of_images, log_distance.detach().flatten(), batch)
         terms = {"rank": rank, "votes": votes, "scale": scale, "axes": axes, "descent": descent, "judge": judge}
         total = (
             rank
@@ -319,12 +328,21 @@ def start_at_scale(objective: ScorerObjective, batch: TierBatch) -> None:
     objective.scorer.rescale(0.5 / float(typical.clamp_min(SMALLEST_DISTANCE)))
 
 
+def check_start(config: ScorerConfig, start: ScorerStart | None) -> None:
+    """ValueError for a judgement alone without a scorer whose distance it belongs to."""
+    if config.trained == "judgement" and start is None:
+        raise ValueError(
+            "start must be given where trained is 'judgement', got None (--scorer-from on the command line)"
+        )
+
+
 def train_scorer(
     recipe: Recipe,
     photographs: Photographs,
     predictor: DistortionPredictor,
     out: str | Path,
     *,
+    start: ScorerStart | None = None,
     resume: bool = False,
     device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
@@ -336,6 +354,7 @@ def train_scorer(
         photographs: as :func:`load_photographs` returns them.
         predictor: moved to ``device``, put in evaluation mode and frozen, in place; its values stay.
         out: folder of this stage.
+        start: a scorer to start from, as :func:`.start.start_scorer_from` returns it; None for random weights.
         resume: go on from the checkpoint there.
         device: where to train.
         progress: called at every logged step.
@@ -349,9 +368,14 @@ def train_scorer(
         MissingExtra: the codec of an operator is missing, and the recipe does not allow to do without; a panel is asked
             for, and piq is not installed.
         Stopped: SIGTERM arrived; the checkpoint is written.
-        ValueError: a checkpoint of another run; a batch that cannot be split over the processes; see :func:`.loop.run`.
+        ValueError: a checkpoint of another run; a batch that cannot be split over the processes; a judgement alone
+            with no start, or one whose distance would not stay; a start of another configuration than the recipe's;
+            see :func:`.loop.run`.
     """
     config: ScorerConfig = recipe.scorer
+    check_start(config, start)
+    if config.trained == "judgement" and start is not None:
+        check_same_distance(start, predictor)
     device = torch.device(device)
     torch.manual_seed(recipe.seed)
     predictor = predictor.to(device).eval().requires_grad_(False)
@@ -360,14 +384,29 @@ def train_scorer(
         recipe.predictor.texture_widths[0],
         config.channels,
         config.floor_weight,
-    ).to(device)
+    )
+    if start is not None:
+        for name in ("pair_widths", "texture_width", "channels", "floor_weight"):
+            wanted, got = scorer.config[name], start.scorer.config[name]
+            if wanted != got:
+                raise ValueError(
+                    f"start must be a scorer of the recipe's {name} {wanted}, got {got} "
+                    "(--scorer-from on the command line)"
+                )
+        scorer = copy.deepcopy(start.scorer)
+    scorer = scorer.to(device)
+    if config.trained == "judgement":
+        scorer.requires_grad_(False)
+        for part in scorer.judging():
+            part.requires_grad_(True)
     objective = ScorerObjective(predictor, scorer, config, together=True)
     engine = DistortionEngine(recipe.data.operators(), missing_codecs=recipe.data.missing_codecs)
     whole = range(config.batch)
     make_tiers = _MakeTiers(photographs.training, recipe, engine, current().rows(config.batch))
     validation = _MakeTiers(photographs.validation, recipe, engine, whole)
-    first = dataclasses.replace(make_tiers, rows=whole)(0)
-    start_at_scale(objective, TierBatch(*(tensor.to(device) for tensor in first)))
+    if start is None:
+        first = dataclasses.replace(make_tiers, rows=whole)(0)
+        start_at_scale(objective, TierBatch(*(tensor.to(device) for tensor in first)))
 
     def loss_of(batch: TierBatch) -> tuple[Tensor, dict[str, Tensor]]:
         return objective(TierBatch(*(tensor.to(device) for tensor in batch)))
@@ -391,10 +430,10 @@ def train_scorer(
         loss_of,
         validate,
         Path(out),
-        fingerprint=fingerprint(recipe, "scorer", photographs, predictor),
+        fingerprint=fingerprint(recipe, "scorer", photographs, predictor, None if start is None else start.scorer),
         record={},
         resume=resume,
         device=device,
         progress=progress,
     )
-    return scorer.eval()
+    return scorer.eval().requires_grad_(True)

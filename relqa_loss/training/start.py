@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from .. import weights
 from ..evaluation.engine_cases import trained_without
 from ..predictor import DistortionPredictor
+from ..scorer import RelationalScorer
 from .loop import CHECKPOINT, average_in, read_checkpoint
 from .recipe import Recipe
+
+DECODING = ("decoder", "competition")
+"""The parts of a predictor that make maps of its features, and that nothing else is read from."""
 
 UNRECORDED: tuple[dict[str, Any], ...] = ({"unrecorded": True},)
 """Stands for the runs before one that recorded none, if there were any."""
@@ -33,9 +40,24 @@ class Start:
     runs: tuple[dict[str, Any], ...] = ()
 
 
-def account_of(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What later runs and the model card tell of a predictor run, from its recipe as a dictionary."""
-    stage = recipe["predictor"]
+@dataclass(frozen=True)
+class ScorerStart:
+    """What a scorer run starts from.
+
+    Attributes:
+        scorer: with its trained weights.
+        predictor: the tensors, by name, of the predictor that it was trained on.
+        runs: what is known of the scorer runs that led to it, the first one first, as :func:`account_of` gives them.
+    """
+
+    scorer: RelationalScorer
+    predictor: Mapping[str, Tensor]
+    runs: tuple[dict[str, Any], ...] = ()
+
+
+def account_of(recipe: Mapping[str, Any], stage_name: str = "predictor") -> dict[str, Any]:
+    """What later runs and the model card tell of a stage's run, from its recipe as a dictionary."""
+    stage = recipe[stage_name]
     # Recipes of earlier versions knew nothing but whole predictors.
     trained = stage.get("trained", "all")
     return {"recipe": recipe["name"], "seed": recipe["seed"], "trained": trained, "steps": stage["steps"]}
@@ -73,6 +95,39 @@ def start_from(predictor: DistortionPredictor, source: str | Path) -> Start:
             runs = (*runs, account_of(provenance["recipe"]) | {"seconds": provenance["predictor_seconds"]})
     weights.load_strictly(predictor, tensors, name)
     return Start(predictor, unseen, runs)
+
+
+def start_scorer_from(source: str | Path) -> ScorerStart:
+    """The scorer of finished weights, to go on from.
+
+    Args:
+        source: weights as :class:`relqa_loss.RelationalLoss` takes them.
+
+    Raises:
+        ValueError: nothing there, or damaged weights.
+    """
+    loaded = weights.fetch(source)
+    file_name = f"{loaded.folder / weights.SCORER_FILE}"
+    scorer = weights.build(RelationalScorer, loaded.config["scorer"], loaded.scorer, file_name)
+    provenance = loaded.config.get("provenance", {})
+    runs = tuple(provenance.get("earlier_scorer_runs", ()))
+    if "recipe" in provenance:
+        seconds = {"seconds": provenance["scorer_seconds"]}
+        runs = (*runs, account_of(provenance["recipe"], "scorer") | seconds)
+    return ScorerStart(scorer, loaded.predictor, runs)
+
+
+def check_same_distance(start: ScorerStart, predictor: DistortionPredictor) -> None:
+    """ValueError unless the scorer's distance on this predictor is what it was on its own, to the last bit."""
+    maps_alone = {f"{name}." for name in DECODING}
+    for name, tensor in predictor.state_dict().items():
+        if any(name.startswith(prefix) for prefix in maps_alone):
+            continue
+        if name not in start.predictor or not torch.equal(tensor.cpu(), start.predictor[name].to(tensor.dtype)):
+            raise ValueError(
+                f"start must be a scorer of this predictor where trained is 'judgement', got one whose predictor "
+                f"differs in {name!r}: its distance would be another (--scorer-from on the command line)"
+            )
 
 
 def unseen_operators(recipe: Recipe, start: Start | None) -> tuple[str, ...]:

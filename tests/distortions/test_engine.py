@@ -23,6 +23,7 @@ from relqa_loss.distortions import (
 )
 from relqa_loss.distortions.draws import Streams, uniform
 from relqa_loss.distortions.render import Renderer
+from relqa_loss.distortions.visibility import visibility
 from relqa_loss.relation import AXES, PIXELS_PER_UNIT_SHIFT, axis_index
 
 
@@ -211,14 +212,70 @@ def test_weight_is_zero_where_an_operator_leaves_no_trace(photos: Tensor) -> Non
     assert (triplet.weight[:, None][region == 0] > 0).float().mean() > 0.9
 
 
-def test_weight_is_zero_where_one_of_several_components_changed_nothing() -> None:
-    flat = torch.full((1, 3, 64, 96), 0.5)
-    flat[..., 48:] = torch.rand(1, 3, 64, 48, generator=seeded())
+@pytest.mark.parametrize("name", ["gaussian_blur", "defocus_blur"])
+@pytest.mark.parametrize("level", [0.3, 0.5, 0.7])
+def test_a_component_claims_nothing_where_it_changed_nothing_and_leaves_the_weight_to_the_others(
+    name: str, level: float
+) -> None:
+    flat = torch.full((1, 3, 64, 160), level)
+    flat[..., 112:] = torch.rand(1, 3, 64, 48, generator=seeded())
+    recipe = (Component(name, 0.5, "whole", 0), Component("grain", 0.9, "whole", 1))
+    triplet = DistortionEngine([GRAIN, name]).render(flat, [recipe])
+    sky, texture = slice(0, 24), slice(136, 160)
+    blur, noise = (triplet.maps[0, axis_index(axis)] for axis in ("blur", "noise"))
+    assert (blur[:, sky] == 0).all() and (blur[:, texture] == 0.5).all()
+    assert (noise == torch.tensor(0.9)).all()
+    assert triplet.weight[..., sky].mean() > 0.9 and triplet.weight[..., texture].mean() > 0.9
+
+
+def test_weight_is_next_to_zero_where_one_of_several_components_changed_too_little_to_be_seen() -> None:
+    gentle = torch.full((1, 3, 64, 96), 0.5)
+    gentle[..., :48] += 0.002 * torch.linspace(0, 40, 48).cos()  # a swell of half an 8-bit step
+    gentle[..., 48:] = torch.rand(1, 3, 64, 48, generator=seeded())
     recipe = (Component("gaussian_blur", 0.5, "whole", 0), Component("grain", 0.9, "whole", 1))
     engine = DistortionEngine([GRAIN, "gaussian_blur"])
-    weight, of_grain = (engine.render(flat, [parts]).weight for parts in (recipe, recipe[1:]))
-    assert of_grain[..., :24].mean() > 0.9 and weight[..., :24].max() < 1e-6
-    assert weight[..., 72:].mean() > 0.9
+    weight, of_grain = (engine.render(gentle, [parts]).weight for parts in (recipe, recipe[1:]))
+    blur = engine.render(gentle, [recipe]).maps[0, axis_index("blur")]
+    assert (blur[:, 8:24] == 0.5).all()
+    assert of_grain[..., 8:24].mean() > 0.9 and weight[..., 8:24].max() < 0.2
+
+
+def test_what_a_later_operator_carries_to_other_places_is_not_taught_there(photos: Tensor) -> None:
+    lose, blur = Component("missing_blocks", 0.9, "whole", 3), Component("gaussian_blur", 1.0, "whole", 1)
+    engine = DistortionEngine(["gaussian_blur", "missing_blocks"])
+    smeared, whole = (engine.render(photos[:1], [recipe]) for recipe in ((lose, blur), (blur,)))
+    unclaimed = smeared.maps[0, axis_index("occlusion")] == 0
+    carried = visibility(whole.distorted, smeared.distorted)[0]
+    assert carried[unclaimed].max() > 0.5 and carried[unclaimed].min() < 0.1
+    assert (smeared.weight[0] <= 1 - carried + 1e-6)[unclaimed].all()
+
+
+def test_a_displacement_is_claimed_of_flat_places_too_and_takes_what_is_claimed_along(photos: Tensor) -> None:
+    flat = torch.full((1, 3, 64, 96), 0.5)
+    shift = Component("slide", 0.5, "whole", 1)
+    grain = Component("grain", 0.9, "whole", 2)
+    triplet = DistortionEngine([SLIDE, GRAIN]).render(flat, [(shift, grain)])
+    assert (triplet.maps[0, axis_index("shift_x")] == 4 / PIXELS_PER_UNIT_SHIFT).all()
+    assert triplet.weight.max() < 1e-6  # grain is seen, the displacement is not
+    lose = Component("missing_blocks", 0.9, "whole", 3)
+    engine = DistortionEngine([SLIDE, "missing_blocks"])
+    still, moved = (engine.render(photos[:1], [recipe]) for recipe in ((lose,), (lose, shift)))
+    k = axis_index("occlusion")
+    assert (still.maps[0, k] == 0).any()
+    torch.testing.assert_close(moved.maps[0, k][:, 10:], still.maps[0, k][:, 6:-4], atol=1e-5, rtol=0)
+
+
+def test_lost_places_are_claimed_where_they_are(photos: Tensor) -> None:
+    lose = (Component("missing_blocks", 0.9, "whole", 3),)
+    grain = (Component("grain", 0.9, "whole", 1),)
+    engine = DistortionEngine([GRAIN, "missing_blocks"])
+    alone, both = (engine.render(photos[:1], [recipe]) for recipe in (lose, grain + lose))
+    lost = (alone.distorted != photos[:1]).any(dim=1)[0]
+    assert 0.02 < lost.float().mean() < 0.5
+    near = torch.nn.functional.max_pool2d(lost[None].float(), 13, stride=1, padding=6)[0] > 0
+    occlusion = both.maps[0, axis_index("occlusion")]
+    assert (occlusion[near] == torch.tensor(0.9)).all() and (occlusion[~near] == 0).all()
+    assert both.weight[0][~near].mean() > 0.9  # grain alone, and known to be
 
 
 def test_weight_is_zero_where_a_later_component_covers_an_earlier_one(photos: Tensor) -> None:

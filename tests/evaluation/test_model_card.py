@@ -188,6 +188,15 @@ def test_the_runs_that_led_to_the_predictor_are_named(provenance: dict[str, Any]
     assert "started from" not in model_card("mine", provenance | {"earlier_runs": []}, None)
 
 
+def test_the_runs_that_led_to_the_scorer_are_named(provenance: dict[str, Any]) -> None:
+    recipe = provenance["recipe"]
+    last = recipe | {"scorer": recipe["scorer"] | {"steps": 30, "trained": "judgement"}}
+    runs = [{"recipe": "tiny", "seed": 3, "trained": "all", "steps": 640, "seconds": 1200}]
+    card = model_card("mine", provenance | {"recipe": last, "earlier_scorer_runs": runs}, None)
+    assert "; scorer, 30 steps of the judgement |" in card
+    assert "| Scorer started from | 640 steps (`tiny`, seed 3, 20 min) |" in card
+
+
 def test_a_last_run_of_the_decoder_alone_is_not_passed_off_as_a_whole_one(provenance: dict[str, Any]) -> None:
     recipe = provenance["recipe"]
     stage = recipe["predictor"] | {"steps": 1500, "trained": "decoder"}

@@ -88,6 +88,8 @@ def test_overrides_take_toml_values_and_plain_words(recipe_file: Path) -> None:
         ("predictor.two_operators", "nan", r"two_operators must be in \[0, 1\], got nan"),
         ("predictor.trained", "head", r"unknown trained .head. \(known: all, decoder\)"),
         ("predictor.order_weight", "-0.1", "order_weight must be >= 0 and finite, got -0.1"),
+        ("predictor.presence_weight", "-1", "presence_weight must be >= 0 and finite, got -1"),
+        ("scorer.trained", "judgment", "did you mean 'judgement'"),
         ("predictor.type_weight", "-0.1", "type_weight must be >= 0 and finite, got -0.1"),
         ("predictor.height_weight", "-1", "height_weight must be >= 0"),
         ("predictor.hint_weight", "inf", "hint_weight must be >= 0 and finite, got inf"),

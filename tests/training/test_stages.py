@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,14 @@ from relqa_loss.evaluation.engine_cases import trained_without
 from relqa_loss.images import write_image
 from relqa_loss.training.data import Photographs, batches, load_photographs, random_crops, row_crops, seeded
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average
-from relqa_loss.training.predictor_stage import PairBatch, _MakePairs, map_loss, new_predictor, train_predictor
+from relqa_loss.training.predictor_stage import (
+    PairBatch,
+    _MakePairs,
+    map_loss,
+    new_predictor,
+    presence_loss,
+    train_predictor,
+)
 from relqa_loss.training.provenance import fingerprint, provenance_of, tensors_digest
 from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
 from relqa_loss.training.release import release
@@ -36,7 +44,7 @@ from relqa_loss.training.scorer_stage import (
     tier_batch,
     train_scorer,
 )
-from relqa_loss.training.start import Start, start_from
+from relqa_loss.training.start import DECODING, ScorerStart, Start, start_from, start_scorer_from
 
 PhotoMaker = Callable[..., Tensor]
 
@@ -277,6 +285,33 @@ def test_processes_that_make_their_own_rows_make_the_batch_that_one_would(
     assert not same([parts[0][0]], [parts[1][0]])
 
 
+def test_presence_is_asked_of_the_cells_with_something_to_see() -> None:
+    target = torch.zeros(2, len(AXES), 16, 16)
+    target[0, AXES.index("blur"), :8] = 0.5
+    weight = torch.ones(2, 1, 16, 16)
+    weight[0, :, :, 8:] = 0
+    weight[1] = 0  # nothing to see: the pair does not count
+    right = torch.full((2, len(AXES), 2, 2), -20.0)
+    right[0, AXES.index("blur"), 0] = 20.0
+    nowhere = torch.zeros(2, 1, 16, 16)
+    perfect = presence_loss(right, target, weight, nowhere)
+    assert float(perfect) < 1e-6
+    wrong_unseen = right.clone()
+    wrong_unseen[0, :, :, 1] *= -1
+    wrong_unseen[1] *= -1
+    assert torch.equal(
+        presence_loss(wrong_unseen, target, weight, nowhere), presence_loss(right, target, weight, nowhere)
+    )
+    wrong = right.clone()
+    wrong[0, AXES.index("noise"), 0, 0] = 20.0
+    # One axis of one of two cells; 20 nats.
+    assert float(presence_loss(wrong, target, weight, nowhere)) == pytest.approx(10.0, abs=1e-4)
+    assert float(presence_loss(wrong, target, nowhere, weight)) == pytest.approx(10.0, abs=1e-4)  # magnitudes will do
+    chance = torch.zeros(2, len(AXES), 2, 2)
+    assert float(presence_loss(chance, target, weight, nowhere)) == pytest.approx(len(AXES) * math.log(2), rel=1e-5)
+    assert float(presence_loss(chance, target, nowhere, nowhere)) == 0
+
+
 def test_a_few_steps_on_one_batch_lower_the_loss(recipe: Recipe, photographs: Photographs) -> None:
     batch = _MakePairs(photographs.training, recipe, DistortionEngine(), range(2))(0)
     predictor = new_predictor(recipe.predictor)
@@ -364,6 +399,38 @@ def test_weights_know_every_run_that_led_to_them(
     release(tmp_path / "weights", start.predictor, scorer, record, name="tiny")
     of_weights = start_from(new_predictor(recipe.predictor), tmp_path / "weights").runs
     assert of_weights == (*first.runs, {**start.runs[1], "seconds": 7})
+
+
+def test_heights_ask_nothing_of_the_probability_of_presence(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    _, photographs, out = trained
+    start = start_from(new_predictor(recipe.predictor), out)
+    before = copy.deepcopy(start.predictor.competition.presence.state_dict())
+    for weight, name in ((0.0, "without"), (0.1, "with")):
+        changed = with_predictor(recipe, trained="decoder", presence_weight=weight, weight_decay=0.0)
+        after = train_predictor(changed, photographs, tmp_path / name, start=start).competition.presence.state_dict()
+        assert all(torch.equal(after[key], before[key]) for key in before) == (weight == 0)
+
+
+def test_a_pair_of_damaged_pictures_is_taught_where_both_damages_can_be_seen(
+    recipe: Recipe, photographs: Photographs
+) -> None:
+    both = with_predictor(recipe, both_distorted=1.0, two_operators=0.0)
+    smooth = [torch.full_like(photo, 128) for photo in photographs.training]
+    engine = DistortionEngine(["gaussian_blur", "luma_noise"], components={1: 1.0})
+    swell = (torch.arange(smooth[0].shape[2]) % 2).to(torch.uint8)  # half an 8-bit step around its mean
+    smooth = [photo + swell for photo in smooth]
+    batches = [_MakePairs(smooth, both, engine, range(4))(step) for step in range(8)]
+    blur, noise = AXES.index("blur"), AXES.index("noise")
+    seen = 0
+    for batch in batches:
+        for maps, weight in zip(batch.maps, batch.weight, strict=True):
+            if maps[blur].any() and maps[noise].any():
+                seen += 1
+                inside = maps[blur].abs() > 0.5 * maps[blur].abs().max()  # cells at the border are half the other's
+                assert weight[0][inside].max() < 0.2
+    assert seen
 
 
 def test_training_the_decoder_alone_changes_nothing_else(
@@ -693,3 +760,94 @@ def test_scorer_stage_resumed_equals_one_that_was_never_interrupted(
     other = DistortionPredictor(**predictor.config)
     with pytest.raises(ValueError, match="another recipe"):
         train_scorer(recipe, photographs, other, tmp_path / "cut", resume=True)
+
+
+# --- the judgement alone
+
+
+@pytest.fixture
+def finished(
+    recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> tuple[Path, Recipe, ScorerStart]:
+    """Weights, a recipe for their judgement alone, and their scorer."""
+    predictor, photographs, _ = trained
+    scorer = fresh_scorer(recipe)
+    record = provenance_of(
+        recipe, photographs, start=None, predictor_seconds=5, scorer_seconds=7, device=torch.device("cpu")
+    )
+    release(tmp_path / "weights", predictor, scorer, record, name="tiny")
+    alone = dataclasses.replace(recipe, scorer=dataclasses.replace(recipe.scorer, trained="judgement"))
+    return tmp_path / "weights", alone, start_scorer_from(tmp_path / "weights")
+
+
+def test_training_the_judgement_alone_leaves_the_distance(
+    finished: tuple[Path, Recipe, ScorerStart], trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    _, recipe, start = finished
+    predictor, photographs, _ = trained
+    predictor = copy.deepcopy(predictor)
+    with torch.no_grad():
+        for name in DECODING:
+            for parameter in predictor.get_submodule(name).parameters():
+                parameter.add_(0.1)  # other maps of the same features
+    before = copy.deepcopy(start.scorer.state_dict())
+    after = train_scorer(recipe, photographs, predictor, tmp_path / "run", start=start)
+    changed = {name for name, tensor in after.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"judges", "judge_gates", "judge_mix", "map_judge"}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in start.scorer.state_dict().items())
+    assert all(parameter.requires_grad for parameter in after.parameters())
+    last = json.loads((tmp_path / "run" / METRICS).read_text().splitlines()[-1])
+    assert "judge" in last and "votes" not in last
+    a, b = random_crops(photographs.training, 2, 48, 1.0, seeded(3)).split(1)
+
+    def distance(of: DistortionPredictor, scorer: RelationalScorer) -> Tensor:
+        return scorer(of.relate(a, b, of.encode(a), of.encode(b)), a, b)
+
+    assert torch.equal(distance(predictor, after), distance(trained[0], start.scorer))
+    with pytest.raises(ValueError, match="another recipe"):
+        train_scorer(recipe, photographs, predictor, tmp_path / "run", resume=True, start=start_of_other(start))
+
+
+def start_of_other(start: ScorerStart) -> ScorerStart:
+    other = copy.deepcopy(start.scorer)
+    other.rescale(2.0)
+    return dataclasses.replace(start, scorer=other)
+
+
+def test_a_judgement_alone_needs_the_distance_of_its_predictor(
+    finished: tuple[Path, Recipe, ScorerStart], trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    _, recipe, start = finished
+    predictor, photographs, _ = trained
+    with pytest.raises(ValueError, match="start must be given where trained is 'judgement', got None"):
+        train_scorer(recipe, photographs, predictor, tmp_path / "run")
+    other = copy.deepcopy(predictor)
+    with torch.no_grad():
+        next(other.pair3.parameters()).mul_(1.01)
+    with pytest.raises(ValueError, match=r"differs in 'pair3\..*': its distance would be another"):
+        train_scorer(recipe, photographs, other, tmp_path / "run", start=start)
+    wider = dataclasses.replace(recipe, scorer=dataclasses.replace(recipe.scorer, floor_weight=3.0))
+    with pytest.raises(ValueError, match=r"start must be a scorer of the recipe's floor_weight 3.0, got"):
+        train_scorer(wider, photographs, predictor, tmp_path / "run", start=start)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_know_every_scorer_run_that_led_to_them(
+    finished: tuple[Path, Recipe, ScorerStart], trained: tuple[DistortionPredictor, Photographs, Path], tmp_path: Path
+) -> None:
+    _, recipe, start = finished
+    predictor, photographs, _ = trained
+    first = {"recipe": recipe.name, "seed": recipe.seed, "trained": "all", "steps": recipe.scorer.steps, "seconds": 7}
+    assert start.runs == (first,)
+    record = provenance_of(
+        recipe,
+        photographs,
+        start=None,
+        scorer_start=start,
+        predictor_seconds=5,
+        scorer_seconds=9,
+        device=torch.device("cpu"),
+    )
+    assert record["earlier_scorer_runs"] == [first]
+    release(tmp_path / "next", predictor, start.scorer, record, name="tiny")
+    assert start_scorer_from(tmp_path / "next").runs == (first, first | {"trained": "judgement", "seconds": 9})
