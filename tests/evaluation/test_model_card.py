@@ -185,7 +185,7 @@ def test_the_runs_that_led_to_the_predictor_are_named(provenance: dict[str, Any]
         "then 50 steps of the decoder (`tiny`, seed 3, 1 min) |"
     )
     assert row in model_card("mine", provenance | {"earlier_runs": runs}, None)
-    assert "started from" not in model_card("mine", provenance | {"earlier_runs": []}, None)
+    assert "Predictor started from" not in model_card("mine", provenance | {"earlier_runs": []}, None)
 
 
 def test_the_runs_that_led_to_the_scorer_are_named(provenance: dict[str, Any]) -> None:
