@@ -222,10 +222,12 @@ def save_card(folder: str | os.PathLike[str], card: str, figure: bytes | None = 
     Args:
         folder: of the weights.
         card: its text.
-        figure: its figure, as the bytes of a WebP file; None leaves one that is there.
+        figure: its figure, as the bytes of a WebP file; None for a card without: one that is there is removed.
     """
     blobs = {} if figure is None else {FIGURE_FILE: figure}
     _write(Path(folder), {**blobs, CARD_FILE: card.encode()})
+    if figure is None:
+        (Path(folder) / FIGURE_FILE).unlink(missing_ok=True)
 
 
 def _write(folder: Path, blobs: Mapping[str, bytes]) -> None:

@@ -493,11 +493,15 @@ def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, fol
 
 def test_benchmark_card_draws_failures_from_the_photographs_given(capsys, folder, engine_json, files):
     pytest.importorskip("matplotlib")
-    (folder / "failures.webp").unlink(missing_ok=True)
+    old = b"of earlier weights"
+    (folder / "failures.webp").write_bytes(old)
+    run(capsys, "benchmark", "card", folder, "--engine", engine_json)
+    assert (folder / "failures.webp").read_bytes() == old and "](failures.webp)" in (folder / "README.md").read_text()
     code, _, err = run(capsys, "benchmark", "card", folder, "--engine", engine_json, "--data", files, "--limit", 1)
     drawn = (folder / "failures.webp").is_file()
-    assert code == 0 and drawn == ("no new figure" not in err)
+    assert code == 0 and drawn == ("no figure of failures" not in err)
     assert drawn == ("](failures.webp)" in (folder / "README.md").read_text())
+    assert not drawn or (folder / "failures.webp").read_bytes() != old
 
 
 @pytest.mark.parametrize("option, kind", [("--jury", "jury"), ("--human", "human")])

@@ -71,11 +71,11 @@ def test_a_new_card_leaves_the_rest_of_the_folder_as_it_is(tmp_path: Path) -> No
     write_example(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     weights.save_card(tmp_path, "# Grün\n", b"figure")
-    weights.save_card(tmp_path, "# Later\n")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before | {
-        weights.CARD_FILE: b"# Later\n",
-        weights.FIGURE_FILE: b"figure",
-    }
+    card = {weights.CARD_FILE: "# Grün\n".encode()}
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after == before | card | {weights.FIGURE_FILE: b"figure"}
+    weights.save_card(tmp_path, "# Later\n")  # and a figure that it does not refer to goes
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before | {weights.CARD_FILE: b"# Later\n"}
 
 
 def test_save_writes_safetensors_metadata(tmp_path: Path) -> None:

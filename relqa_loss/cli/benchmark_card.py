@@ -108,7 +108,11 @@ def run_card(args: argparse.Namespace) -> int:
         sources = [(name, licence) for name, licence in provenance["sources"]]
     else:
         sources = sources_of(old.read_text(encoding="utf-8")) if old.is_file() else []
-    figure = None if args.data is None else _failures(args, evaluation)
+    figure_file = args.folder / weights.FIGURE_FILE
+    if args.data is not None:
+        figure = _failures(args, evaluation)
+    else:
+        figure = figure_file.read_bytes() if figure_file.is_file() else None
     text = model_card(
         args.name or args.folder.resolve().name,
         provenance,
@@ -117,7 +121,7 @@ def run_card(args: argparse.Namespace) -> int:
         held_out=None if args.held_out is None else _report(args.held_out, "engine", "per_operator"),
         jury=jury,
         human=human,
-        figure=figure is not None or (args.folder / weights.FIGURE_FILE).is_file(),
+        figure=figure is not None,
     )
     weights.save_card(args.folder, text, figure)
     note(f"written: {old}")
@@ -164,6 +168,5 @@ def _failures(args: argparse.Namespace, evaluation: dict[str, Any]) -> bytes | N
     loss_fn = RelationalLoss(args.folder).to(args.device)
     figure = failures_webp(loss_fn, [image.to(args.device) for image in folder.images], evaluation)
     if figure is None:
-        why = "nothing is named wrong on these photographs, or matplotlib is missing (extra figures)"
-        note(f"no new figure: {why}; one that is there stays")
+        note("no figure of failures: nothing is named wrong on these photographs")
     return figure

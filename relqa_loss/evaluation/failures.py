@@ -13,7 +13,6 @@ from ..distortions.compose import distort, resolve
 from ..distortions.record import Distortion
 from ..distortions.visibility import visibility
 from ..figures_failures import Case, as_webp, failure_figure
-from ..images import MissingExtra
 from ..relation import AXES
 from .engine_cases import Comparer, any_visible, crop_of, generator_for, weighted_mean
 
@@ -103,13 +102,11 @@ def failures_webp(
         seed: of crops and draws.
 
     Returns:
-        None where nothing goes wrong, or matplotlib is not installed.
+        None where nothing goes wrong.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
     """
     names = [name for name, _ in weakest_operators(evaluation, ASKED)]
     cases = worst_cases(loss_fn, photographs, names, crop=evaluation["crop"], seed=seed)
-    if not cases:
-        return None
-    try:
-        return as_webp(failure_figure(cases))
-    except MissingExtra:
-        return None
+    return as_webp(failure_figure(cases)) if cases else None

@@ -108,7 +108,7 @@ def model_card(
     if sources:
         lines.append(f"{_SOURCES}\n")
         lines.extend(f"- {source}: {licence}" for source, licence in sources)
-    crops = f"{recipe['predictor']['crop']} and {recipe['scorer']['crop']}"
+    crops = " and ".join(map(str, sorted({recipe["predictor"]["crop"], recipe["scorer"]["crop"]})))
     lines.append(_LIMITS.format(panel=sections.panel(provenance["panel"]), crops=crops))
     return "\n".join(lines)
 

@@ -94,14 +94,17 @@ def test_the_figure_travels_as_a_small_webp() -> None:
         as_webp(figure, largest=1000)
 
 
-def test_nothing_wrong_or_no_matplotlib_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_wrong_is_no_figure() -> None:
     assert failures_webp(Says(brightness=1.0), PHOTOGRAPHS, EVALUATION) is None
 
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(cases: list[Case]) -> None:
         raise MissingExtra("matplotlib", "figures")
 
     monkeypatch.setattr(failures, "failure_figure", missing)
-    assert failures_webp(Says(blur=1.0), PHOTOGRAPHS, EVALUATION) is None
+    with pytest.raises(MissingExtra, match="figures"):
+        failures_webp(Says(blur=1.0), PHOTOGRAPHS, EVALUATION)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -33,18 +33,9 @@ from relqa_loss.training.predictor_stage import (
 from relqa_loss.training.provenance import fingerprint, provenance_of, tensors_digest
 from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
 from relqa_loss.training.release import release
-from relqa_loss.training.scorer_stage import (
-    DESCENT_BLUR,
-    JUDGED_IMAGES,
-    ScorerObjective,
-    TierBatch,
-    _circles,
-    _MakeTiers,
-    panel_members,
-    tier_batch,
-    train_scorer,
-)
+from relqa_loss.training.scorer_stage import DESCENT_BLUR, ScorerObjective, _circles, train_scorer
 from relqa_loss.training.start import DECODING, ScorerStart, Start, start_from, start_scorer_from
+from relqa_loss.training.tier_batches import JUDGED_IMAGES, MakeTiers, TierBatch, panel_members, tier_batch
 
 PhotoMaker = Callable[..., Tensor]
 
@@ -272,9 +263,9 @@ def test_training_data_does_not_depend_on_the_number_of_workers(recipe: Recipe, 
         assert same(here, PairBatch(*there))
 
 
-@pytest.mark.parametrize("make_rows", [_MakePairs, _MakeTiers])
+@pytest.mark.parametrize("make_rows", [_MakePairs, MakeTiers])
 def test_processes_that_make_their_own_rows_make_the_batch_that_one_would(
-    recipe: Recipe, photographs: Photographs, make_rows: type[_MakePairs] | type[_MakeTiers]
+    recipe: Recipe, photographs: Photographs, make_rows: type[_MakePairs] | type[MakeTiers]
 ) -> None:
     engine = DistortionEngine(components={1: 0.5, 2: 0.5})
     whole = make_rows(photographs.training, recipe, engine, range(4))(7)
@@ -715,7 +706,7 @@ def test_a_few_scorer_steps_on_one_batch_lower_the_loss_and_leave_the_predictor(
     predictor, photographs, _ = trained
     predictor = copy.deepcopy(predictor)
     predictor.zero_grad(set_to_none=True)
-    batch = _MakeTiers(photographs.training, recipe, DistortionEngine(), range(2))(0)
+    batch = MakeTiers(photographs.training, recipe, DistortionEngine(), range(2))(0)
     scorer = fresh_scorer(recipe)
     objective = ScorerObjective(predictor, scorer, recipe.scorer)
     optimiser = torch.optim.Adam(scorer.parameters(), lr=3e-2)
@@ -735,7 +726,7 @@ def test_a_batch_without_any_known_order_still_has_a_finite_loss(
     recipe: Recipe, trained: tuple[DistortionPredictor, Photographs, Path]
 ) -> None:
     predictor, photographs, _ = trained
-    batch = _MakeTiers(photographs.training, recipe, DistortionEngine(), range(2))(0)
+    batch = MakeTiers(photographs.training, recipe, DistortionEngine(), range(2))(0)
     batch = batch._replace(order=torch.zeros_like(batch.order))
     scorer = fresh_scorer(recipe)
     loss, _ = ScorerObjective(predictor, scorer, recipe.scorer)(batch)

@@ -39,7 +39,8 @@ from relqa_loss.training.distributed import (
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, run
 from relqa_loss.training.predictor_stage import new_predictor, train_predictor
 from relqa_loss.training.recipe import Recipe, StageConfig, load_recipe
-from relqa_loss.training.scorer_stage import ScorerObjective, _MakeTiers, panel_members, train_scorer
+from relqa_loss.training.scorer_stage import ScorerObjective, train_scorer
+from relqa_loss.training.tier_batches import MakeTiers, panel_members
 
 # The step that Adam makes does not depend on the size of a gradient: gradients that are nothing but rounding move their
 # weights as far as others. Small steps, so that this does not feed back.
@@ -100,7 +101,7 @@ def scorer_step(
     predictor = new_predictor(recipe.predictor).requires_grad_(False)
     shape = recipe.predictor
     scorer = RelationalScorer(shape.pair_widths, shape.texture_widths[0], config.channels)
-    batch = _MakeTiers(photographs.training, recipe, DistortionEngine(), rows)(0)
+    batch = MakeTiers(photographs.training, recipe, DistortionEngine(), rows)(0)
     levels = torch.rand(4, config.tier, len(panel_members(config.panel)), generator=seeded(1))
     objective = ScorerObjective(predictor, scorer, config, together=together)
     loss, _ = objective(batch._replace(panel=levels[rows.start : rows.stop]))
