@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .displacement import FIT_CHANNELS, FLOW_CHANNELS
-from .layers import PairBlock, StreamBlock, at_least_float32, scaled
+from .layers import SILU_GAIN, PairBlock, StreamBlock, at_least_float32, scaled
+from .local_statistics import EVEN_CHANNELS, ODD_CHANNELS
 from .relation import AXES, SHIFT_AXES
 
 DILATIONS = (1, 2, 4)
@@ -28,8 +30,14 @@ START_HEIGHT = 0.5
 COMPETITION_WIDTH = 96
 """Channels in which the axes' heights and the pair network's even stream meet, at stride 16."""
 
+MEASURED_WIDTH = 256
+"""Channels in which the pair's statistics are read, in which they meet the axes' heights, and of the layer after."""
+
 COMPETITION_CELLS = 5
 """Side, in cells of 16 pixels, of the neighbourhood in which axes compete: about a region of the engine on a crop."""
+
+MEASURED_CELLS = (1, COMPETITION_CELLS, 9)
+"""Sides of the neighbourhoods over which the pair's statistics are averaged for it."""
 
 FAINTEST = 0.005
 """Height, in severity units, around which an axis begins to take part in the competition."""
@@ -43,6 +51,9 @@ of a map, one of 0.25 leaves 1 %."""
 
 SURELY_PRESENT = 1.0
 """Logit of presence from which a map is left all but whole: the likeliest axis of a cell counts as at least that."""
+
+HIGHEST = 1.2
+"""To where the competition may lift a map, in severity units: above 1, so that even the most severe still differ."""
 
 START_PRESENCE = 1.0
 """Logit of every axis's presence before training: next to nothing is held down."""
@@ -77,14 +88,27 @@ class MapHead(nn.Module):
         return F.softsign(self.sign(odd)) * F.softplus(self.height(even)) + self.rest(odd)
 
 
+class Cells(NamedTuple):
+    """What a pair shows in cells of 16 pixels, averaged by how much each place differs; even in the pair.
+
+    ``heights``: (B, len(AXES), h, w) >= 0, of the magnitudes of maps. ``statistics``: (B, ODD_CHANNELS + EVEN_CHANNELS,
+    h, w), of the magnitudes of the odd ones and of the even ones. ``counts``: (B, 1, h, w) > 0, what was averaged by.
+    """
+
+    heights: Tensor
+    statistics: Tensor
+    counts: Tensor
+
+
 class AxisCompetition(nn.Module):
     """Settles by what all axes say of a neighbourhood which of them are there at all, and how high their maps stand.
 
     A decoder that is not sure shows a little of several axes, each for itself the best guess at its height. Looked at
-    together, and as ratios, their heights tell more: how much contrast there seems to be for so much noise. Each axis
-    and cell gets a positive factor and a probability of being there, both even in the pair, so that signs and zeros
-    stay. Two answers, since they want different things of a map in doubt: the best height is one in between, the best
-    name is all or nothing.
+    together, and as ratios, their heights tell more: how much contrast there seems to be for so much noise. Beside
+    them stand the pair's statistics over the places that differ, from which the severity of many kinds can be read off
+    once the kind is known. Each axis and cell gets a positive factor and a probability of being there, both even in
+    the pair, so that signs and zeros stay. Two answers, since they want different things of a map in doubt: the best
+    height is one in between, the best name is all or nothing.
 
     Args:
         even_channels: channels of the pair network's even stream at stride 16.
@@ -92,58 +116,103 @@ class AxisCompetition(nn.Module):
 
     def __init__(self, even_channels: int) -> None:
         super().__init__()
+        measured = len(MEASURED_CELLS) * (ODD_CHANNELS + EVEN_CHANNELS)
         self.read = scaled(nn.Conv2d(2 * len(AXES) + 1 + even_channels, COMPETITION_WIDTH, 1), 1.0)
-        self.factors = nn.Conv2d(COMPETITION_WIDTH, len(AXES), 1)
-        self.presence = nn.Conv2d(COMPETITION_WIDTH, len(AXES), 1)
+        self.measure = scaled(nn.Conv2d(measured, MEASURED_WIDTH, 1), 1.0)
+        self.meet = scaled(nn.Conv2d(COMPETITION_WIDTH + MEASURED_WIDTH, MEASURED_WIDTH, 1), SILU_GAIN)
+        self.settle = scaled(nn.Conv2d(MEASURED_WIDTH, MEASURED_WIDTH, 1), SILU_GAIN)
+        self.factors = nn.Conv2d(COMPETITION_WIDTH + 2 * MEASURED_WIDTH, len(AXES), 1)
+        self.presence = nn.Conv2d(COMPETITION_WIDTH + 2 * MEASURED_WIDTH, len(AXES), 1)
         # At first nothing is held down.
         for head, start in ((self.factors, 0.0), (self.presence, START_PRESENCE)):
             nn.init.zeros_(head.weight)
             nn.init.constant_(head.bias, start)  # type: ignore[arg-type]
 
-    def forward(self, maps: Tensor, weight: Tensor, even: Tensor) -> tuple[Tensor, Tensor]:
-        """Factors (B, len(AXES), h, w) > 0, and logits of presence (B, len(AXES), h / 8, w / 8).
+    def forward(self, cells: Cells, even: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors > 0 and logits of presence: (B, len(AXES), h, w) each, float32 at least.
 
         Args:
-            maps: (B, len(AXES), h, w) at stride 2.
-            weight: (B, 1, h, w) > 0, how much each place counts.
-            even: (B, even_channels, h / 8, w / 8).
+            cells: what the pair shows in cells of 16 pixels.
+            even: (B, even_channels, h, w).
         """
+        counts = cells.counts
+        around = {side: _mean_of_cells(counts, side) for side in MEASURED_CELLS}
 
-        def around(cells: Tensor) -> Tensor:
-            side = COMPETITION_CELLS
-            return F.avg_pool2d(cells, side, stride=1, padding=side // 2, count_include_pad=False)
+        def mean(values: Tensor, side: int) -> Tensor:
+            return _mean_of_cells(values * counts, side) / around[side]
 
-        held, counts = F.avg_pool2d(maps.abs() * weight, 8), F.avg_pool2d(weight, 8)
-        heights = torch.cat((around(held) / around(counts), held / counts), dim=1)
+        heights = torch.cat((mean(cells.heights, COMPETITION_CELLS), cells.heights), dim=1)
         ratios = torch.log((heights + FAINTEST) / (10 * FAINTEST))
         amount = torch.log(counts) / 4  # about as wide as the ratios
-        read = F.silu(self.read(torch.cat((torch.cat((ratios, amount), dim=1).to(even.dtype), even), dim=1)))
-        told = at_least_float32(self.factors(read))
-        factors = torch.exp(LARGEST_LOG_FACTOR * torch.tanh(told / LARGEST_LOG_FACTOR))
-        return _at_stride_2(factors), at_least_float32(self.presence(read))
+        told = torch.cat((ratios, amount), dim=1).to(even.dtype)
+        read = F.silu(self.read(torch.cat((told, even), dim=1)))
+        means = torch.cat([mean(cells.statistics, side) for side in MEASURED_CELLS], dim=1)
+        measured = F.silu(self.measure(means.to(even.dtype)))
+        met = F.silu(self.meet(torch.cat((read, measured), dim=1)))
+        settled = torch.cat((read, met, F.silu(self.settle(met))), dim=1)
+        logarithms, presence = (at_least_float32(head(settled)) for head in (self.factors, self.presence))
+        return torch.exp(LARGEST_LOG_FACTOR * torch.tanh(logarithms / LARGEST_LOG_FACTOR)), presence
+
+
+def cells_of(maps: Tensor, weight: Tensor, statistics: tuple[Tensor, Tensor]) -> Cells:
+    """What the competition reads.
+
+    Args:
+        maps: (B, len(AXES), h, w) at stride 2.
+        weight: (B, 1, h, w) > 0, how much each place counts.
+        statistics: odd and even ones (B, ..., h / 4, w / 4), see :func:`.local_statistics.local_statistics`.
+    """
+    odd, even = statistics
+    counts = F.avg_pool2d(weight, 8)
+    held = F.avg_pool2d(torch.cat((odd.abs(), even), dim=1) * F.avg_pool2d(weight, 4), 2)
+    return Cells(F.avg_pool2d(maps.abs() * weight, 8) / counts, held / counts, counts)
+
+
+def lifted(maps: Tensor, factors: Tensor) -> Tensor:
+    """Maps (B, len(AXES), h, w) times factors > 0 of the same shape, but nothing lifted beyond ``HIGHEST``.
+
+    Where two kinds of damage meet, factors change from cell to cell, and one axis's would lift what the other's side
+    has at full height. Displacements have no top.
+    """
+    bounded = torch.tensor([axis not in SHIFT_AXES for axis in AXES], device=maps.device).view(1, -1, 1, 1)
+    most = (HIGHEST / maps.abs().clamp_min(1e-3)).clamp_min(1)
+    return maps * torch.where(bounded, torch.minimum(factors, most), factors)
 
 
 def gated(maps: Tensor, logits: Tensor) -> Tensor:
     """Maps (B, C, h, w) of axes if they are there, and the logits of that (B, C, h / 8, w / 8) -> maps."""
-    return maps * presence_gates(logits).to(maps.dtype)
+    return maps * at_stride_2(presence_gates(logits)).to(maps.dtype)
 
 
 def presence_gates(logits: Tensor) -> Tensor:
-    """What axes with these logits of presence (B, C, h / 8, w / 8) keep of their maps: (B, C, h, w) in [0, 1].
+    """What axes with these logits of presence (B, C, h, w) keep of their maps: the same shape, in [0, 1].
 
     The likeliest axis of a cell keeps its map however unlikely it is: something is wrong there, and how much should
     not depend on how sure its name is.
     """
     likeliest = logits.amax(dim=1, keepdim=True).clamp(max=SURELY_PRESENT)
-    return _at_stride_2(torch.sigmoid(PRESENCE_GAIN * (logits - likeliest + SURELY_PRESENT)))
+    return torch.sigmoid(PRESENCE_GAIN * (logits - likeliest + SURELY_PRESENT))
 
 
-def _at_stride_2(cells: Tensor) -> Tensor:
+def at_stride_2(cells: Tensor) -> Tensor:
+    """(B, C, h, w) at stride 16 -> (B, C, 8 h, 8 w), interpolated."""
     return F.interpolate(cells, scale_factor=8.0, mode="bilinear", align_corners=False)
 
 
+def _mean_of_cells(cells: Tensor, side: int) -> Tensor:
+    return F.avg_pool2d(cells, side, stride=1, padding=side // 2, count_include_pad=False)
+
+
+def _silent(conv: nn.Conv2d) -> nn.Conv2d:
+    """A way in that adds nothing before training."""
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
 class MapDecoder(nn.Module):
-    """Signed maps at half resolution, from the streams of a pair and its displacement field.
+    """Signed maps at half resolution, from the streams of a pair, its statistics and its displacement field.
 
     Args:
         pair_widths: channels of the pair network's streams at strides 2, 4, 8, 16.
@@ -155,6 +224,10 @@ class MapDecoder(nn.Module):
     def __init__(self, pair_widths: Sequence[int], features: int, energies: int, width: int) -> None:
         super().__init__()
         p1, p2, p3, p4 = pair_widths
+        self.odd_told4 = _silent(nn.Conv2d(ODD_CHANNELS, p4, 1, bias=False))
+        self.even_told4 = _silent(nn.Conv2d(EVEN_CHANNELS, p4, 1))
+        self.odd_told3 = _silent(nn.Conv2d(ODD_CHANNELS, p3, 1, bias=False))
+        self.even_told3 = _silent(nn.Conv2d(EVEN_CHANNELS, p3, 1))
         self.around = nn.ModuleList([StreamBlock(p4, dilation, BLOCK_GAIN) for dilation in DILATIONS])
         self.odd_up3 = scaled(nn.Conv2d(p4, p3, 1, bias=False), 0.7)
         self.even_up3 = scaled(nn.Conv2d(p4, p3, 1, bias=False), 0.7)
@@ -176,6 +249,7 @@ class MapDecoder(nn.Module):
         energy: Tensor,
         odd: Sequence[Tensor],
         even: Sequence[Tensor],
+        statistics: tuple[Tensor, Tensor],
         flow: Tensor,
         fit: Tensor,
         first: Tensor,
@@ -191,15 +265,19 @@ class MapDecoder(nn.Module):
             energy: energies of the filtered difference at stride 2.
             odd: odd streams at strides 4, 8, 16.
             even: even streams at the same strides.
+            statistics: of the pair, odd and even, at stride 8 (:func:`relqa_loss.local_statistics.local_statistics`).
             flow: displacement at stride 4 (:func:`relqa_loss.displacement.displacement`).
             fit: how well it explains the difference.
             first: (B, len(AXES), H / 4, W / 4), a first reading of the maps to add to.
         """
-        odd4, even4 = odd[2], even[2]
+        told = tuple(values.to(odd[1].dtype) for values in statistics)
+        odd4 = odd[2] + self.odd_told4(F.avg_pool2d(told[0], 2))
+        even4 = even[2] + F.silu(self.even_told4(F.avg_pool2d(told[1], 2)))
         for block in self.around:
             odd4, even4 = block(odd4, even4)
-        odd3 = odd[1] + F.interpolate(self.odd_up3(odd4), scale_factor=2.0, mode="nearest")
+        odd3 = odd[1] + F.interpolate(self.odd_up3(odd4), scale_factor=2.0, mode="nearest") + self.odd_told3(told[0])
         even3 = even[1] + F.silu(F.interpolate(self.even_up3(even4), scale_factor=2.0, mode="nearest"))
+        even3 = even3 + F.silu(self.even_told3(told[1]))
         for block in self.at3:
             odd3, even3 = block(odd3, even3)
         odd2 = self.odd_in2(torch.cat((odd[0], F.interpolate(odd3, scale_factor=2.0, mode="nearest"), flow), dim=1))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from . import hub
 from . import weights as weights_module
+from .digests import distance_digest
 from .predictor import DistortionPredictor, PairFeatures
 from .prepared import PreparedReference
 from .relation import Relation
@@ -91,6 +92,7 @@ class RelationalLoss(nn.Module):
         self.scorer = weights_module.build(
             RelationalScorer, loaded.config["scorer"], loaded.scorer, weights_module.SCORER_FILE
         )
+        self._distance = distance_digest(self.predictor, self.scorer)  # of the weights as they were read
         self.requires_grad_(False)
         self.eval()
 
@@ -272,13 +274,16 @@ class RelationalLoss(nn.Module):
 
         Returns:
             ``weights``: as passed to the constructor. ``revision``: the commit on the Hub they were loaded from; None
-            for bundled weights and folders. ``files``: sha256 of each weights file, verified. ``provenance``: what the
-            training recorded.
+            for bundled weights and folders. ``files``: sha256 of each weights file, verified. ``distance``: sha256 of
+            what distances depend on (:func:`.digests.distance_digest`), as it was loaded: two weights that differ in
+            ``files`` alone give other maps or judgements, and the same distances. ``provenance``: what the training
+            recorded.
         """
         return {
             "weights": self.weights_name,
             "revision": self.weights_revision,
             "files": self.weights_config["files"],
+            "distance": self._distance,
             "provenance": self.weights_config.get("provenance", {}),
         }
 

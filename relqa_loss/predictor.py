@@ -9,9 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoder import COMPETITION_CELLS, DILATIONS, AxisCompetition, MapDecoder, gated
+from .decoder import (
+    COMPETITION_CELLS,
+    DILATIONS,
+    AxisCompetition,
+    Cells,
+    MapDecoder,
+    at_stride_2,
+    cells_of,
+    gated,
+    lifted,
+)
 from .displacement import displacement
 from .layers import DifferenceTexture, Encoder, PairBlock, at_least_float32, cut_padding, pad_to_multiple, scaled
+from .local_statistics import local_statistics
 from .relation import AXES, SHIFT_AXES, TONE_AXES
 from .validation import check_pair
 
@@ -40,7 +51,8 @@ _COMPETITION_REACH = 16 * (COMPETITION_CELLS // 2 + 1)
 MAP_REACH = _COMPETITION_REACH + (2 + 4 + 2 + 2 * 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH
 """The same for maps: competition of the axes and its bilinear upsampling, bilinear upsampling of the maps, averaging
 over cells, the decoder's blocks at strides 2, 4, 8 and 16, the pair network at stride 16, and the encoder. The
-displacement field looks less far, and so does the way by the full-resolution gates."""
+displacement field looks less far, and so do the statistics, although averaged over more cells for the competition, and
+the way by the full-resolution gates."""
 
 
 class PairFeatures(NamedTuple):
@@ -119,6 +131,10 @@ class DistortionPredictor(nn.Module):
         """The same for maps: ``MAP_REACH``, rounded up to strides."""
         return MAP_REACH + (-MAP_REACH % self.stride)
 
+    def map_making(self) -> tuple[nn.Module, ...]:
+        """What maps have to themselves: distances depend on the rest alone."""
+        return (self.decoder, self.competition, self.hint)
+
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features of one side of the pair at strides 2, 4, 8, 16.
 
@@ -166,12 +182,19 @@ class DistortionPredictor(nn.Module):
             Signed half-resolution maps (B, len(AXES), H' / 2, W' / 2) over the padded picture, not yet confined to
             visible differences; logits (B, len(AXES), H' / 16, W' / 16).
         """
-        flow, fit = displacement(self._padded(a), self._padded(b))
+        maps, cells = self.before_competition(pair, a, b)
+        factors, presence = self.competition(cells, pair.even[2])
+        return lifted(maps, at_stride_2(factors).to(maps.dtype)), presence
+
+    def before_competition(self, pair: PairFeatures, a: Tensor, b: Tensor) -> tuple[Tensor, Cells]:
+        """Signed half-resolution maps in which no axis knows of the others, and what their competition reads."""
+        padded = self._padded(a), self._padded(b)
+        flow, fit = displacement(*padded)
+        told = local_statistics(*padded)
         weight = weight_of_differences(pair.pixels)
-        maps = self.decoder(pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit, self.hints(pair))
-        maps = averaged_by(weight, maps)
-        factors, presence = self.competition(maps, weight, pair.even[2])
-        return maps * factors.to(maps.dtype), presence
+        streams = (pair.difference, pair.total, pair.energy, pair.odd, pair.even)
+        maps = averaged_by(weight, self.decoder(*streams, told, flow, fit, self.hints(pair)))
+        return maps, cells_of(maps, weight, told)
 
     def confine(self, maps: Tensor, a: Tensor, b: Tensor) -> Tensor:
         """Half-resolution maps of the padded picture, confined to visible differences between images a and b."""

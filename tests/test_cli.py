@@ -518,6 +518,17 @@ def test_benchmark_card_refuses_figures_of_other_weights(capsys, folder, engine_
     assert (folder / "README.md").read_bytes() == card
 
 
+def test_benchmark_card_takes_a_jury_on_the_same_distance(capsys, tmp_path, folder, engine_json, loss_fn):
+    report = json.loads((ROOT / "benchmarks" / "results" / "jury.json").read_text())
+    path = tmp_path / "jury.json"
+    for distance, code in ((loss_fn.info()["distance"], 0), ("another", 1)):
+        # Of weights whose maps may have been others.
+        report["setup"] |= {"weights_sha256": {}, "distance_sha256": distance}
+        path.write_text(json.dumps(report))
+        assert run(capsys, "benchmark", "card", folder, "--engine", engine_json, "--jury", path)[0] == code
+    assert "human-calibrated" in (folder / "README.md").read_text()
+
+
 def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):
     target = tmp_path / "recovery.json"
     arguments = ["--data", files, "--limit", 2, "--crop", 32, "--steps", 2, "--json", target]

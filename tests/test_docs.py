@@ -224,7 +224,7 @@ def test_a_changed_figure_changes_the_summary(results) -> None:
 def test_every_figure_that_is_short_is_in_the_summary(results) -> None:
     held_out = results["held-out"]
     poor = {name: of | {"ladder_accuracy": 0.5} for name, of in held_out["per_operator"].items()}
-    of_these = {"weights_sha256": results["engine"]["weights_sha256"]}  # others do not count
+    of_these = {"distance_sha256": results["engine"]["distance_sha256"]}  # others do not count
     changed = {
         "held-out": held_out | {"per_operator": poor},
         "line": results["line"] | of_these | {"share": 0.7},
@@ -260,10 +260,22 @@ def test_all_documents_are_written_or_none(tmp_path, monkeypatch) -> None:
 
 
 def test_figures_of_other_weights_are_said_to_be(results) -> None:
-    other = {"weights_sha256": {"predictor.safetensors": "0"}}
-    assert "earlier weights" in document.line(results["line"] | other, results["engine"])
+    engine, other = results["engine"], {"distance_sha256": "0"}
+    assert "earlier weights" in document.line(results["line"] | other, engine)
     jury = results["jury"] | {"setup": results["jury"]["setup"] | other}
     assert "Agreement with a jury" not in document.summary(results | {"jury": jury})
+
+
+def test_figures_of_the_distance_stay_true_of_weights_with_other_maps(results) -> None:
+    engine, other = results["engine"], {"weights_sha256": {"predictor.safetensors": "0"}}
+    assert "earlier" not in document.line(results["line"] | other, engine)
+    for text in (
+        document.restoration(results["restoration"] | other, engine),
+        document.selection(results["selection"] | other, engine),
+    ):
+        assert "earlier maps" in text and "earlier weights" not in text
+    both = results["restoration"] | other | {"distance_sha256": "0"}
+    assert "earlier weights" in document.restoration(both, engine)
 
 
 def test_a_goal_that_is_missed_is_in_the_summary(results) -> None:
@@ -277,7 +289,7 @@ def test_a_goal_that_is_missed_is_in_the_summary(results) -> None:
             for name, told in words.items()
         }
         told = figures | {"goal": goal, "against": against}
-        changed = report | {"tasks": {task: told}, "weights_sha256": engine["weights_sha256"]}
+        changed = report | {"tasks": {task: told}, "distance_sha256": engine["distance_sha256"]}
         text = document.summary(results | {"restoration": changed})
         (line,) = [line for line in text.splitlines() if f"L1, {task}:" in line]
         assert "beside L1: 1 better, 2 worse, 1 unknown; L1 + MS-SSIM: 4 worse; 0.35 dB PSNR lost to L1" in line

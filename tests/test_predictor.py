@@ -9,8 +9,18 @@ import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalLoss
-from relqa_loss.decoder import LARGEST_LOG_FACTOR, START_PRESENCE, AxisCompetition, presence_gates
+from relqa_loss.decoder import (
+    COMPETITION_WIDTH,
+    HIGHEST,
+    LARGEST_LOG_FACTOR,
+    START_PRESENCE,
+    AxisCompetition,
+    cells_of,
+    lifted,
+    presence_gates,
+)
 from relqa_loss.displacement import displacement
+from relqa_loss.local_statistics import EVEN_CHANNELS, ODD_CHANNELS, local_statistics
 from relqa_loss.predictor import VISIBLE_STEP, confining_gates
 from relqa_loss.relation import SHIFT_AXES
 
@@ -65,8 +75,8 @@ def test_shift_maps_say_what_the_field_says_as_far_as_it_is_trusted(
 
     def maps(trust: float) -> Tensor:
         decoder.trust.bias.fill_(trust)
-        given = pair.difference, pair.total, pair.energy, pair.odd, pair.even, flow, fit, predictor.hints(pair)
-        return decoder(*given)
+        streams = pair.difference, pair.total, pair.energy, pair.odd, pair.even
+        return decoder(*streams, local_statistics(a, b), flow, fit, predictor.hints(pair))
 
     never, half, always = maps(-50.0), maps(0.0), maps(50.0)
     shifts = [AXES.index(axis) for axis in SHIFT_AXES]
@@ -81,10 +91,15 @@ def test_shift_maps_say_what_the_field_says_as_far_as_it_is_trusted(
 # --- competition of the axes
 
 
+def of_nothing(rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Statistics at stride 8 in which nothing is to be seen."""
+    return torch.zeros(1, ODD_CHANNELS, rows, columns), torch.zeros(1, EVEN_CHANNELS, rows, columns)
+
+
 def test_axes_do_not_compete_before_training() -> None:
     maps, weight, even = torch.randn(1, len(AXES), 32, 48), torch.rand(1, 1, 32, 48) + 0.1, torch.randn(1, 80, 4, 6)
-    factors, presence = AxisCompetition(80)(maps, weight, even)
-    assert torch.equal(factors, torch.ones(1, len(AXES), 32, 48))
+    factors, presence = AxisCompetition(80)(cells_of(maps, weight, of_nothing(8, 12)), even)
+    assert torch.equal(factors, torch.ones(1, len(AXES), 4, 6))
     assert torch.equal(presence, torch.full((1, len(AXES), 4, 6), START_PRESENCE))
     assert (presence_gates(presence) > 0.95).all()
 
@@ -100,10 +115,11 @@ def test_one_axis_holds_another_down_near_it_and_not_far_away() -> None:
         competition.presence.weight[contrast, 0] = -5.0
     maps = torch.zeros(1, len(AXES), 8, 256)
     maps[:, noise, :, 64:128] = -0.5  # whichever image has it
-    (factors,), (presence,) = competition(maps, torch.ones(1, 1, 8, 256), torch.zeros(1, 4, 1, 32))
-    assert (factors[contrast, :, 64:128] < 0.2).all()
-    assert (factors[contrast, :, 160:] == factors[contrast, 0, -1]).all()
-    assert float(factors[contrast, 0, -1]) > 2
+    cells = cells_of(maps, torch.ones(1, 1, 8, 256), of_nothing(2, 64))
+    (factors,), (presence,) = competition(cells, torch.zeros(1, 4, 1, 32))
+    assert (factors[contrast, 0, 8:16] < 0.2).all()
+    assert (factors[contrast, 0, 20:] == factors[contrast, 0, -1]).all()
+    assert factors[contrast, 0, -1] > 2
     others = [index for index in range(len(AXES)) if index != contrast]
     assert (factors[others] == 1).all()
     assert (presence[contrast, 0, 8:16] < -2).all() and (presence[contrast, 0, 20:] > 1).all()
@@ -120,16 +136,39 @@ def test_whether_an_axis_is_there_is_read_from_the_cell_itself_too() -> None:
         competition.presence.weight[noise, 0] = 5.0
     maps = torch.zeros(1, len(AXES), 8, 64)
     maps[:, noise, :, 24:32] = 0.5
-    presence = competition(maps, torch.ones(1, 1, 8, 64), torch.zeros(1, 4, 1, 8))[1][0, noise, 0]
+    cells = cells_of(maps, torch.ones(1, 1, 8, 64), of_nothing(2, 16))
+    presence = competition(cells, torch.zeros(1, 4, 1, 8))[1][0, noise, 0]
     assert presence[3] > 2
     assert (presence[[2, 4]] == presence[0]).all() and presence[0] < 0
+
+
+def test_statistics_count_where_the_pair_differs_whatever_their_sign() -> None:
+    competition = AxisCompetition(4)
+    blur = AXES.index("blur")
+    with torch.no_grad():
+        for parameter in competition.parameters():
+            parameter.zero_()
+        competition.measure.weight[0, 5] = 1.0  # the cell's own mean of the sixth odd one
+        competition.meet.weight[1, COMPETITION_WIDTH] = 1.0  # what was measured follows what was read of the axes
+        competition.factors.weight[blur, COMPETITION_WIDTH + 1] = 1.0
+    maps, even = torch.zeros(1, len(AXES), 16, 16), torch.zeros(1, 4, 2, 2)
+    odd, rest = of_nothing(4, 4)
+    odd[0, 5, 0, 0] = -3.0
+    weight = torch.full((1, 1, 16, 16), 1e-6)
+    weight[..., :4, :4] = 1.0
+    (told,), _ = competition(cells_of(maps, weight, (odd, rest)), even)
+    (turned,), _ = competition(cells_of(maps, weight, (-odd, rest)), even)
+    assert torch.equal(told, turned)
+    assert told[blur, 0, 0] > 3 and told[blur, -1, -1] == 1
+    (elsewhere,), _ = competition(cells_of(maps, weight.flip(3), (odd, rest)), even)
+    assert elsewhere[blur, 0, 0] < 1.5
 
 
 def test_the_likeliest_axis_keeps_its_map_and_those_far_below_it_go() -> None:
     logits = torch.full((1, len(AXES), 2, 2), -6.0)
     logits[:, 3] = -4.0
     gates = presence_gates(logits)
-    assert gates.shape == (1, len(AXES), 16, 16)
+    assert gates.shape == logits.shape
     others = [index for index in range(len(AXES)) if index != 3]
     assert (gates[:, 3] > 0.98).all() and (gates[:, others] < 0.02).all()
     torch.testing.assert_close(presence_gates(logits + 4.5), gates)  # 0.5: still not sure
@@ -155,9 +194,20 @@ def test_no_factor_holds_down_or_lifts_without_bound(weight: float) -> None:
     competition = AxisCompetition(4)
     torch.nn.init.constant_(competition.factors.weight, weight)
     maps, even = torch.randn(1, len(AXES), 16, 16), torch.randn(1, 4, 2, 2)
-    factors, _ = competition(maps, torch.ones(1, 1, 16, 16), even)
+    factors, _ = competition(cells_of(maps, torch.ones(1, 1, 16, 16), of_nothing(4, 4)), even)
     assert (factors.log().abs() <= LARGEST_LOG_FACTOR + 1e-5).all()
     assert (factors.log().abs() > LARGEST_LOG_FACTOR - 1e-2).any()
+
+
+def test_maps_are_lifted_no_higher_than_severity_goes_and_held_down_freely() -> None:
+    maps = torch.zeros(1, len(AXES), 1, 4)
+    maps[:, :, 0] = torch.tensor([0.5, -0.5, 2.0, -0.1])
+    shift, noise = AXES.index("shift_x"), AXES.index("noise")
+    up, down = lifted(maps, torch.full_like(maps, 4.0))[0], lifted(maps, torch.full_like(maps, 0.5))[0]
+    assert up[noise, 0].tolist() == pytest.approx([HIGHEST, -HIGHEST, 2.0, -0.4])
+    assert up[shift, 0].tolist() == pytest.approx([2.0, -2.0, 8.0, -0.4])
+    assert torch.equal(down, maps[0] / 2)
+    assert not lifted(torch.zeros_like(maps), torch.full_like(maps, 4.0)).any()
 
 
 # --- the gate

@@ -37,7 +37,7 @@ from relqa_loss.restoration.restorers import (
 from relqa_loss.training.data import seeded
 
 PLAN = Plan(start_steps=3, steps=2, batch=2, crop=32)
-IDENTITY: dict[str, Any] = {"digest": "some", "weights": {"scorer": "these"}}
+IDENTITY: dict[str, Any] = {"digest": "some", "weights": {"scorer": "these"}, "distance": "this"}
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +87,17 @@ def test_finished_restorers_are_kept_and_those_of_other_settings_refused(
     )
     with pytest.raises(ValueError, match="trained with other settings"):
         train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, **IDENTITY | {"digest": "others"})
-    # What our weights took no part in does not depend on them.
-    found, _ = terms([L1, OURS], DEFAULT_WEIGHTS, PLAN.crop)
+    # What our weights took no part in does not depend on them, and what the maps took no part in not on those.
+    found, _ = terms([L1, OURS, BY_MAPS], DEFAULT_WEIGHTS, PLAN.crop)
+    train("x2", 0, found, photographs, PLAN, tmp_path, **IDENTITY, progress=seen.append)
+    assert [text.rpartition(" with ")[2] for text in seen] == [OURS, BY_MAPS]
     other = IDENTITY | {"weights": {"scorer": "others"}}
-    train("x2", 0, found, photographs, PLAN, tmp_path, **other, progress=seen.append)
-    assert [text.rpartition(" with ")[2] for text in seen] == [OURS]
+    train("x2", 0, {L1: None, OURS: found[OURS]}, photographs, PLAN, tmp_path, **other, progress=seen.append)
+    assert len(seen) == 2
+    with pytest.raises(ValueError, match=r"by-maps\S* was trained with other settings"):
+        train("x2", 0, {BY_MAPS: found[BY_MAPS]}, photographs, PLAN, tmp_path, **other)
     with pytest.raises(ValueError, match="trained with other settings"):
-        train("x2", 0, found, photographs, PLAN, tmp_path, **IDENTITY)
+        train("x2", 0, {OURS: found[OURS]}, photographs, PLAN, tmp_path, **IDENTITY | {"distance": "another"})
     (tmp_path / "x2-0-start.pt").write_bytes(b"half")
     with pytest.raises(ValueError, match="damaged"):
         train("x2", 0, {L1: None}, photographs, PLAN, tmp_path, **IDENTITY)

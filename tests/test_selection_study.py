@@ -91,7 +91,7 @@ def test_checkpoints_along_the_way_are_those_of_the_run(make_photos: Callable[..
     def trained(folder: str, along: Sequence[int], said: list[str] | None = None) -> dict[str, Tensor]:
         made = train(
             "denoise", 0, {L1: None}, photographs, plan, tmp_path / folder,
-            digest="some", weights={}, along=along, progress=None if said is None else said.append,
+            digest="some", weights={}, distance="", along=along, progress=None if said is None else said.append,
         )  # fmt: skip
         return {name: one.model.tail.weight for name, one in made.items()}
 

@@ -37,6 +37,9 @@ def test_reach_is_as_far_as_the_networks_look_and_no_further(what: str, side: st
     # Before training the axes do not compete.
     torch.nn.init.normal_(predictor.competition.factors.weight)
     torch.nn.init.normal_(predictor.competition.presence.weight)
+    decoder = predictor.decoder
+    for told in (decoder.odd_told4, decoder.even_told4, decoder.odd_told3, decoder.even_told3):
+        torch.nn.init.normal_(told.weight)
     a, b = torch.rand(2, 1, 3, 16, 640, dtype=torch.float64).unbind(0)
     a.requires_grad_()
     # The first or the last column of a region whose corners divide by 16.

@@ -89,6 +89,7 @@ def run_card(args: argparse.Namespace) -> int:
     """The card, and its figure where photographs are given."""
     from .. import weights
     from ..evaluation.model_card import model_card, sources_of
+    from ..losses import RelationalLoss
 
     config = weights.load(args.folder).config
     if "provenance" not in config:
@@ -97,7 +98,14 @@ def run_card(args: argparse.Namespace) -> int:
     _check_weights(args.engine, evaluation.get("weights_sha256"), config["files"])
     jury = None if args.jury is None else _report(args.jury, "jury", "jury")
     if jury is not None:
-        _check_weights(args.jury, jury["setup"].get("weights_sha256"), config["files"])
+        # A jury asks for distances alone, which weights with other maps may share.
+        distance = RelationalLoss(args.folder).info()["distance"]
+        measured = jury["setup"].get("distance_sha256")
+        if measured != distance:
+            raise ValueError(
+                f"{args.jury} must be of the distance of this folder, distance_sha256 {distance[:12]}, got "
+                f"{measured and measured[:12]}"
+            )
     human = [_report(path, "human", "weights") for path in args.human]
     for path, report in zip(args.human, human, strict=True):
         _check_weights(path, report["weights"]["files"], config["files"])

@@ -98,7 +98,8 @@ class Setup:
         tests: central crops to judge on, (3, H, W) in [0, 1] each.
         loss_fn: the loss of ``--weights`` on the CPU, where restored pictures are.
         digest: of the photographs to train on.
-        weights: digests of the loss's weights.
+        weights: digests of the files of the loss's weights.
+        distance: digest of what its distances depend on.
     """
 
     plan: Plan
@@ -111,6 +112,7 @@ class Setup:
     loss_fn: RelationalLoss
     digest: str
     weights: dict[str, str]
+    distance: str
 
     def report(self, seeds: list[int]) -> dict[str, Any]:
         """The beginning of a report: what was trained and judged, how and on what."""
@@ -119,6 +121,7 @@ class Setup:
             "crop": int(self.tests[0].shape[-1]),
             "judges": {name: f"{one.package} {one.version}" for name, one in self.metrics.items()},
             "weights_sha256": self.weights,
+            "distance_sha256": self.distance,
         }  # fmt: skip
 
 
@@ -159,8 +162,11 @@ def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[st
     folder = read_folder(args.test, args.limit)
     note_skipped([*training.skipped, *folder.skipped])
     tests = [central_crop(image, args.test_crop) for image in folder.images]
-    files = loss_fn.info()["files"]
-    return Setup(plan, shares, tasks, found, judges, training.training, tests, loss_fn, training.digest, files)
+    info = loss_fn.info()
+    return Setup(
+        plan, shares, tasks, found, judges, training.training, tests, loss_fn, training.digest, info["files"],
+        info["distance"],
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -181,7 +187,8 @@ def run(args: argparse.Namespace) -> int:
         for seed in args.seeds:
             made = train(
                 task, seed, setup.losses, setup.training, setup.plan, args.out,
-                digest=setup.digest, weights=setup.weights, shares=setup.shares, device=args.device, progress=note,
+                digest=setup.digest, weights=setup.weights, distance=setup.distance, shares=setup.shares,
+                device=args.device, progress=note,
             )  # fmt: skip
             for name, one in made.items():
                 pictures = restored(one.model, task, setup.tests, seed)

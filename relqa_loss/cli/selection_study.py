@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
         for seed in args.seeds:
             made = train(
                 task, seed, setup.losses, setup.training, setup.plan, args.out,
-                digest=setup.digest, weights=setup.weights, shares=setup.shares, along=along, device=args.device,
+                digest=setup.digest, weights=setup.weights, distance=setup.distance, shares=setup.shares, along=along,
+                device=args.device,
                 progress=note,
             )  # fmt: skip
             runs[f"{task}, seed {seed}"] = {

@@ -116,14 +116,15 @@ class ProgressBar:
 
     def __call__(self, progress: Progress) -> None:
         """Show where the run stands."""
-        self._bar(progress.step, progress.steps, f"{progress.stage}, loss {progress.loss:.4f}")
+        loss = "" if progress.loss is None else f"loss {progress.loss:.4f}"
+        self._bar(progress.step, progress.steps, f"{progress.stage}, {loss}" if loss else progress.stage)
         finished = progress.step == progress.steps
         if sys.stderr.isatty() or not (finished or time.monotonic() - self._last >= self._seconds):
             return
         self._last = time.monotonic()
         minutes, seconds = divmod(round(progress.seconds_left), 60)
         note(
-            f"{progress.stage} {progress.step}/{progress.steps}  loss {progress.loss:.4f}  "
+            f"{progress.stage} {progress.step}/{progress.steps}  {f'{loss}  ' if loss else ''}"
             f"{progress.steps_per_second:.2f} steps/s  {minutes}:{seconds:02d} left"
         )
 

@@ -49,7 +49,7 @@ def parts(results: Mapping[str, Report]) -> dict[str, str]:
         KeyError: a report is missing or lacks a figure.
     """
     engine = results["engine"]
-    jury = results["jury"] if _same_weights(results["jury"]["setup"], engine) else None
+    jury = results["jury"] if _same_distance(results["jury"]["setup"], engine) else None
     return {
         "summary": summary(results),
         "engine": "\n".join(
@@ -85,7 +85,7 @@ def summary(results: Mapping[str, Report]) -> str:
         *_speed_verdicts(results["speed"]),
     ]
     for stem, targets in (("recovery", RECOVERY_TARGETS), ("line", LINE_TARGETS)):
-        if _same_weights(results[stem], engine):
+        if _same_distance(results[stem], engine):
             everything += verdicts(results[stem], targets)
 
     def measured(*path: str) -> str:
@@ -101,7 +101,7 @@ def summary(results: Mapping[str, Report]) -> str:
         f"ordered right {measured('ladder_accuracy')}.",
         f"- **Short of target:** {_short(everything)}.",
     ]
-    if _same_weights(jury["setup"], engine):
+    if _same_distance(jury["setup"], engine):
         pooled = jury["spearman"]["pooled"][JURY]
         lines.append(
             f"- Agreement with a jury of human-calibrated metrics {pooled[OURS]['value']:.3f} (Spearman); the panel of "
@@ -112,13 +112,13 @@ def summary(results: Mapping[str, Report]) -> str:
         report = results[stem]
         for task, figures in report["tasks"].items():
             goal = figures["goal"]
-            if _same_weights(report, engine) and goal["reached"] is not None:
+            if _same_distance(report, engine) and goal["reached"] is not None:
                 verdict = "" if goal["reached"] else " **Short of its goal.**"
                 lines.append(
                     f"- Small restorers trained beside L1, {task}: {_held(figures, list(report['judges']))}.{verdict}"
                 )
     chosen = results["selection"]
-    if _same_weights(chosen, engine):
+    if _same_distance(chosen, engine):
         sides = {name: one["agreement"] for name, one in chosen["choosers"].items()}
         others = "; ".join(
             f"{name} in {percent(one['value'])} (ours: {one['verdict']})" for name, one in sides.items() if name != OURS
@@ -220,7 +220,7 @@ def gradients(report: Report, engine: Report) -> str:
 def restoration(report: Report, engine: Report) -> str:
     """What losses train: a table for each task, and how ours stands to each other loss by every judge."""
     judges = list(report["judges"])
-    texts = [f"{_plan(report)}{_remark(report, engine)}."]
+    texts = [f"{_plan(report)}{_remark_of_both(report, engine)}."]
     for task, figures in report["tasks"].items():
         against = figures["against"]
         measures = [key for key in next(iter(figures["mean"].values())) if key not in judges]
@@ -282,7 +282,7 @@ def selection(report: Report, engine: Report) -> str:
         f"{report['pairs']} choices between two checkpoints of one task and seed, of the start and of all losses "
         f"({'; '.join(f'{run}: {len(names)}' for run, names in report['checkpoints'].items())}), made on one half of "
         f"{report['photographs']} photographs and judged on the other by {', '.join(report['jury'])}, who are "
-        f"unanimous in {100 * report['unanimous']:.0f} %. {_plan(report)}{_remark(report, engine)}.\n\n"
+        f"unanimous in {100 * report['unanimous']:.0f} %. {_plan(report)}{_remark_of_both(report, engine)}.\n\n"
         f"{table(header, rows)}\n\n"
         f"Goal, better than validation L1 and PSNR by the intervals: "
         f"{'reached' if report['goal']['reached'] else 'short'}."
@@ -393,10 +393,17 @@ def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _same_weights(report: Report, engine: Report) -> bool:
-    return bool(report["weights_sha256"] == engine["weights_sha256"])
+def _same_distance(report: Report, engine: Report) -> bool:
+    return bool(report["distance_sha256"] == engine["distance_sha256"])
 
 
 def _remark(report: Report, engine: Report) -> str:
-    """Says so where a report is of other weights than the engine figures."""
-    return "" if _same_weights(report, engine) else ", with earlier weights than those of this release"
+    """Says so where a report is of another distance than the engine figures."""
+    return "" if _same_distance(report, engine) else ", with earlier weights than those of this release"
+
+
+def _remark_of_both(report: Report, engine: Report) -> str:
+    """The same for a report that used the maps, too."""
+    if _same_distance(report, engine) and report["weights_sha256"] != engine["weights_sha256"]:
+        return "; what maps trained or measured, with earlier maps than those of this release"
+    return _remark(report, engine)

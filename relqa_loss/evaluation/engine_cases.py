@@ -41,16 +41,18 @@ def of_weights(loss_fn: Comparer) -> dict[str, Any]:
     """Which weights were measured, and their size: nothing for what has no weights.
 
     Returns:
-        ``weights_sha256`` (file name -> digest), ``trained_without`` (names of the operators that their training is
-        known not to have seen), ``parameters`` (a number) and ``weight_bytes`` (of all tensors of the networks, as they
-        are stored: float32).
+        ``weights_sha256`` (file name -> digest), ``distance_sha256`` (digest of what distances depend on),
+        ``trained_without`` (names of the operators that their training is known not to have seen), ``parameters`` (a
+        number) and ``weight_bytes`` (of all tensors of the networks, as they are stored: float32).
     """
     if not isinstance(loss_fn, RelationalLoss):
         return {}
+    info = loss_fn.info()
     tensors = [*loss_fn.predictor.state_dict().values(), *loss_fn.scorer.state_dict().values()]
     return {
-        "weights_sha256": loss_fn.info()["files"],
-        "trained_without": list(trained_without(loss_fn.info()["provenance"])),
+        "weights_sha256": info["files"],
+        "distance_sha256": info["distance"],
+        "trained_without": list(trained_without(info["provenance"])),
         "parameters": sum(parameter.numel() for parameter in loss_fn.parameters()),
         "weight_bytes": sum(tensor.numel() for tensor in tensors) * torch.finfo(torch.float32).bits // 8,
     }

@@ -308,6 +308,7 @@ def hold_jury(
     if progress is not None:
         progress(f"scored in {time.monotonic() - started:.0f} s, figures and intervals now")
     kinds = [one.kind for plan in plans for one in plan]
+    info = loss.info()
     setup = {
         "photographs": list(photographs),
         "pictures_of_each": count,
@@ -325,7 +326,8 @@ def hold_jury(
         "relqa_loss": __version__,
         "torch": torch.__version__,
         "weights": loss.weights_name,
-        "weights_sha256": loss.info()["files"],
+        "weights_sha256": info["files"],
+        "distance_sha256": info["distance"],
     }
     cases = Cases(
         np.repeat(np.arange(len(references)), count), np.array([one.operator for plan in plans for one in plan])

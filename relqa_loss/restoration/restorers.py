@@ -281,6 +281,7 @@ def train(
     *,
     digest: str,
     weights: Mapping[str, str],
+    distance: str,
     shares: Mapping[str, float] | None = None,
     along: Sequence[int] = (),
     device: str | torch.device = "cpu",
@@ -296,7 +297,8 @@ def train(
         plan: how.
         out: a file for each restorer goes here.
         digest: of the photographs; files made with others are refused.
-        weights: digests of our weights; files made with others are refused, where a loss uses them.
+        weights: digests of our weights' files; restorers made by other maps are refused.
+        distance: digest of what our distance depends on; restorers made with another distance are refused.
         shares: name of a loss with a second term -> what stands for the plan's ``share`` there.
         along: steps of the start and of each loss after which the restorer, as it is then, is kept and returned too.
         device: where to train.
@@ -325,7 +327,7 @@ def train(
         paths = {one: out / f"{task}-{seed}-{_slug(one)}.pt" for one in wanted}
         settings = {"task": task, "seed": seed, "plan": asdict(plans.get(name, plan)), "photographs": digest}
         if name in _WITH_WEIGHTS:
-            settings["weights"] = dict(weights)
+            settings["weights"] = dict(weights) if name == BY_MAPS else distance
         if all(path.exists() for path in paths.values()):
             return {one: _read(path, {**settings, "loss": one}, spoil.scale, device) for one, path in paths.items()}
         made = build()

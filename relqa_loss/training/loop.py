@@ -26,12 +26,12 @@ GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: for progress bars."""
+    """Where a run stands: for progress bars. ``loss`` is None where nothing is learnt yet."""
 
     stage: str
     step: int
     steps: int
-    loss: float
+    loss: float | None
     steps_per_second: float
     seconds_left: float
 

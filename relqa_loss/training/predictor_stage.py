@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..decoder import gated
-from ..distortions import Distortion, DistortionEngine, Triplet, visibility
-from ..distortions.bank import by_name
-from ..distortions.recipe import Recipe as Components
+from ..distortions import Distortion, DistortionEngine
 from ..evaluation.engine_cases import VISIBLE, weighted_mean
 from ..evaluation.statistics import mean_of, spearman
 from ..predictor import DistortionPredictor
 from ..relation import AXES
-from .data import Photographs, random_crops, row_crops, seeded
+from .data import Photographs, random_crops, seeded
 from .distributed import at_least_one, current, share_of_count
+from .kept_cells import CellBatch, KeptCells, keep
 from .loop import ProgressCallback, run
+from .pairs import MakePairs, PairBatch, halved
 from .provenance import fingerprint
 from .recipe import PredictorConfig, Recipe
 from .start import DECODING, Start, account_of, unseen_operators
@@ -53,69 +53,12 @@ SEEN_CELL = 0.02
 ORDER_TEMPERATURE = 0.5
 """Logarithm of the ratio of two heights at which the loss takes them as told apart."""
 
+LEARNING = {"decoder": DECODING, "competition": ("competition",)}
+"""What of a predictor learns where not all of it does."""
+
 SINGLE = {1: 1.0}
 VALIDATION_CROPS = 4
 VALIDATION_SEVERITY = (0.3, 1.0)
-
-
-class PairBatch(NamedTuple):
-    """Pairs ``a``, ``b`` (B, 3, H, W); ``maps`` (B, len(AXES), H / 2, W / 2) and their weights (B, 1, H / 2, W / 2).
-
-    ``weight``: where the maps are known. ``unsigned``: where only their magnitude is, since the pair bears no trace of
-    which image was damaged (a copied patch). ``kinds_first``: (), bool, whether this is one of the steps at the start
-    that teach what is wrong rather than in which image.
-    """
-
-    a: Tensor
-    b: Tensor
-    maps: Tensor
-    weight: Tensor
-    unsigned: Tensor
-    kinds_first: Tensor
-
-
-@dataclass(frozen=True)
-class _MakePairs:
-    """Step -> ``rows`` of its batch of pairs; a plain object, so that worker processes can receive it."""
-
-    photographs: list[Tensor]
-    recipe: Recipe
-    engine: DistortionEngine
-    rows: range
-
-    def __call__(self, step: int) -> PairBatch:
-        config = self.recipe.predictor
-        streams = [seeded(self.recipe.seed, 1, step, row) for row in self.rows]
-        crops = row_crops(self.photographs, config.crop, self.recipe.data.smallest_scale, streams)
-        first = self.engine(crops, generator=streams)
-        a, b, maps, weight = first.distorted, crops.clone(), first.maps, first.weight
-        other = torch.stack([torch.rand((), generator=stream) for stream in streams]) < config.both_distorted
-        if other.any():
-            second = self.engine(crops[other], generator=[streams[row] for row in other.nonzero().flatten()])
-            b[other] = second.distorted
-            maps[other] = maps[other] - second.maps
-            limit = torch.minimum(_known(first)[other], _known(second))
-            weight[other] = torch.minimum(visibility(a[other], b[other]), limit)
-        traceless = torch.tensor([self._traceless(recipe) for recipe in first.recipe]) & ~other
-        unsigned = torch.where(traceless.view(-1, 1, 1), visibility(a, b), 0.0)
-        targets = _halved(maps, weight.unsqueeze(1), unsigned.unsqueeze(1))
-        return PairBatch(a, b, *targets, torch.tensor(step < config.kinds_first))
-
-    def _traceless(self, recipe: Components) -> bool:
-        """Whether a picture shows one operator that leaves no trace, and so what was done to it, but not to which."""
-        return len(recipe) == 1 and not by_name(recipe[0].name).trace
-
-
-def _halved(maps: Tensor, weight: Tensor, unsigned: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Targets at half the resolution: means of the maps over what counts, so that unknown pixels do not dilute them."""
-    both = weight + unsigned
-    known = F.avg_pool2d(maps * both, 2) / F.avg_pool2d(both, 2).clamp_min(1e-6)
-    return known, F.avg_pool2d(weight, 2), F.avg_pool2d(unsigned, 2)
-
-
-def _known(triplet: Triplet) -> Tensor:
-    """How far the maps of a triplet can be seen where they claim anything, 1 elsewhere: (B, H, W) in [0, 1]."""
-    return torch.where((triplet.maps != 0).any(dim=1), triplet.weight, 1.0)
 
 
 def map_loss(
@@ -193,15 +136,16 @@ def presence_loss(
     """Binary cross-entropy on which axes are there: summed over axes, over the cells with something to see, a number.
 
     Args:
-        logits: (B, len(AXES), h / 8, w / 8).
+        logits: (B, len(AXES), h / cell, w / cell).
         target: (B, len(AXES), h, w), maps.
         weight: (B, 1, h, w) >= 0.
         unsigned: same shape: weight of magnitudes alone.
         count: as for :func:`map_loss`.
     """
     both = weight + unsigned
-    seen = F.avg_pool2d(both, 8)
-    height = F.avg_pool2d(target.abs() * both, 8) / seen.clamp_min(1e-6)
+    cell = target.shape[-1] // logits.shape[-1]
+    seen = F.avg_pool2d(both, cell)
+    height = F.avg_pool2d(target.abs() * both, cell) / seen.clamp_min(1e-6)
     told = F.binary_cross_entropy_with_logits(logits.float(), (height > PRESENT).float(), reduction="none")
     plain = (seen > SEEN_CELL).float()
     cells = plain.sum(dim=(1, 2, 3))
@@ -299,7 +243,7 @@ def train_predictor(
     Args:
         recipe: both stages' recipe; the ``predictor`` section is used.
         photographs: as :func:`load_photographs` returns them.
-        out: folder of this stage.
+        out: folder of this stage; the competition alone also leaves its pairs there, see :mod:`.kept_cells`.
         start: a predictor of the recipe's architecture to start from, as :func:`start_from` returns it; None for
             random weights.
         resume: go on from the checkpoint there.
@@ -314,12 +258,15 @@ def train_predictor(
     Raises:
         MissingExtra: the codec of an operator is missing, and the recipe does not allow to do without.
         Stopped: SIGTERM arrived; the checkpoint is written.
-        ValueError: a checkpoint of another run; a batch that cannot be split over the processes; a decoder alone with
-            no start; see :func:`.loop.run`.
+        ValueError: a checkpoint or kept pairs of another run; a batch that cannot be split over the processes; a part
+            alone with no start; see :func:`.loop.run`.
     """
     config: PredictorConfig = recipe.predictor
-    if config.trained == "decoder" and start is None:
-        raise ValueError("start must be given where trained is 'decoder', got None (--start-from on the command line)")
+    learning = LEARNING.get(config.trained)
+    if learning is not None and start is None:
+        raise ValueError(
+            f"start must be given where trained is {config.trained!r}, got None (--start-from on the command line)"
+        )
     device = torch.device(device)
     torch.manual_seed(recipe.seed)
     components = {1: 1 - config.two_operators, 2: config.two_operators}
@@ -328,10 +275,22 @@ def train_predictor(
     if start is not None:
         predictor.load_state_dict(start.predictor.state_dict())
     predictor = predictor.to(device).to(memory_format=torch.channels_last)
-    if config.trained == "decoder":
+    if learning is not None:
         predictor.requires_grad_(False)
-        for name in DECODING:
+        for name in learning:
             predictor.get_submodule(name).requires_grad_(True)
+
+    def map_terms(
+        maps: Tensor, presence: Tensor, known: tuple[Tensor, Tensor, Tensor], kinds_first: bool | Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = map_loss(maps, *known, config, share_of_count, kinds_first)
+        terms["presence"] = presence_loss(presence, *known, share_of_count)
+        return loss + config.presence_weight * terms["presence"], terms
+
+    def loss_of_cells(batch: CellBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = CellBatch(*(tensor.to(device) for tensor in batch))
+        maps, presence = batch.settled(predictor)
+        return map_terms(maps, presence, (batch.target, batch.weight, batch.unsigned), False)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
         a, b, target, weight, unsigned, kinds_first = (tensor.to(device) for tensor in batch)
@@ -340,12 +299,10 @@ def train_predictor(
         # The heights ask nothing of the probability: it would settle for one in between. The probability may ask the
         # maps to make presence plain, since it reads them.
         maps = predictor.confine(gated(present, presence.detach()), a, b)
-        loss, terms = map_loss(maps, target, weight, unsigned, config, share_of_count, kinds_first)
-        terms["presence"] = presence_loss(presence, target, weight, unsigned, share_of_count)
-        loss = loss + config.presence_weight * terms["presence"]
-        if config.trained == "decoder":
+        loss, terms = map_terms(maps, presence, (target, weight, unsigned), kinds_first)
+        if learning is not None:
             return loss, terms  # the hints are not its to change
-        coarse = _halved(target, weight, unsigned)
+        coarse = halved(target, weight, unsigned)
         hint, _ = map_loss(predictor.hints(pair), *coarse, config, share_of_count, kinds_first)
         return loss + config.hint_weight * hint, {**terms, "hint": hint}
 
@@ -355,15 +312,26 @@ def train_predictor(
             return {}
         return quick_figures(model, engine.distortions, photographs.validation, config.crop, recipe.seed, device)
 
+    of_run = fingerprint(recipe, "predictor", photographs, None if start is None else start.predictor)
+    rows = current().rows(config.batch)
+    make: Callable[[int], object] = MakePairs(photographs.training, recipe, engine, rows)
+    takes: Callable[[Any], tuple[Tensor, dict[str, Tensor]]] = loss_of
+    if config.trained == "competition":
+        every = MakePairs(photographs.training, recipe, engine, range(config.batch))
+        kept = keep(
+            every, predictor, config, Path(out), fingerprint=of_run, resume=resume, device=device, progress=progress
+        )
+        make, takes = KeptCells(kept, config.batch, recipe.seed, rows), loss_of_cells
+        config = replace(config, workers=0)  # the pairs are in memory here
     run(
         "predictor",
         predictor,
         config,
-        _MakePairs(photographs.training, recipe, engine, current().rows(config.batch)),
-        loss_of,
+        make,
+        takes,
         validate,
         Path(out),
-        fingerprint=fingerprint(recipe, "predictor", photographs, None if start is None else start.predictor),
+        fingerprint=of_run,
         record={
             "trained_without": list(unseen_operators(recipe, start)),
             "run": account_of(recipe.as_dict()),

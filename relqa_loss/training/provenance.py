@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .. import __version__
+from ..digests import tensors_digest
 from ..distortions.availability import missing_codecs
 from ..distortions.bank import BANK, SEVERITY_FILE, by_name
 from .data import Photographs
@@ -20,15 +21,6 @@ from .start import ScorerStart, Start, unseen_operators
 
 def _severity_table() -> bytes:
     return (importlib.resources.files("relqa_loss.distortions") / SEVERITY_FILE).read_bytes()
-
-
-def tensors_digest(module: nn.Module) -> str:
-    """sha256 over a module's state, in the order of its keys."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, *bases: nn.Module | None) -> str:

@@ -23,7 +23,7 @@ from .ranking import RANKING_LOSSES
 
 PRECISIONS = ("float32", "bfloat16")
 PANELS = ("all", "no-opinion", "none")
-TRAINED = ("all", "decoder")
+TRAINED = ("all", "decoder", "competition")
 TRAINED_OF_SCORER = ("all", "judgement")
 NAMES = tuple(distortion.name for distortion in BANK)
 WATCHING = ("workers", "checkpoint_seconds", "log_every", "validate_every")
@@ -155,7 +155,9 @@ class PredictorConfig(StageConfig):
         both_distorted: share of pairs in which neither image is the original.
         trained: what learns: ``"all"``, or ``"decoder"`` for only what reads the maps from the pair network's features.
             The rest then stays as it starts, and with it every distance; the score without ``ref`` reads the maps, and
-            changes with them. Needs weights to start from.
+            changes with them. ``"competition"`` for the last part of that alone, which settles heights and presence of
+            the axes, on pairs that are made once and kept. Both need weights to start from.
+        passes: how often each kept pair is gone over: ``steps * batch / passes`` pairs are made, and held in memory.
     """
 
     widths: tuple[int, ...] = (16, 48, 80, 112)
@@ -171,6 +173,7 @@ class PredictorConfig(StageConfig):
     two_operators: float = 0.25
     both_distorted: float = 0.15
     trained: str = "all"
+    passes: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -179,7 +182,11 @@ class PredictorConfig(StageConfig):
         _check_widths("widths", self.widths, 4)
         _check_widths("pair_widths", self.pair_widths, 4)
         _check_widths("texture_widths", self.texture_widths, 3)
-        _check_at_least(self, 1, "map_width")
+        _check_at_least(self, 1, "map_width", "passes")
+        if self.kinds_first and self.trained == "competition":
+            raise ValueError(f"kinds_first must be 0 where trained is 'competition', got {self.kinds_first}")
+        if self.passes > 1 and self.trained != "competition":
+            raise ValueError(f"passes must be 1 unless trained is 'competition', got {self.passes}")
         _check_at_least(self, 0, "type_weight", "height_weight", "order_weight", "presence_weight")
         _check_at_least(self, 0, "hint_weight", "kinds_first")
         for name in ("two_operators", "both_distorted"):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import weights
+from ..digests import without_parts
 from ..evaluation.engine_cases import trained_without
 from ..predictor import DistortionPredictor
 from ..scorer import RelationalScorer
@@ -18,7 +19,8 @@ from .loop import CHECKPOINT, average_in, read_checkpoint
 from .recipe import Recipe
 
 DECODING = ("decoder", "competition")
-"""The parts of a predictor that make maps of its features, and that nothing else is read from."""
+"""The parts of a predictor that learn where only its maps do: all that has to do with maps alone, but the hints, which
+are taught with the features that they read."""
 
 UNRECORDED: tuple[dict[str, Any], ...] = ({"unrecorded": True},)
 """Stands for the runs before one that recorded none, if there were any."""
@@ -119,10 +121,7 @@ def start_scorer_from(source: str | Path) -> ScorerStart:
 
 def check_same_distance(start: ScorerStart, predictor: DistortionPredictor) -> None:
     """ValueError unless the scorer's distance on this predictor is what it was on its own, to the last bit."""
-    maps_alone = {f"{name}." for name in DECODING}
-    for name, tensor in predictor.state_dict().items():
-        if any(name.startswith(prefix) for prefix in maps_alone):
-            continue
+    for name, tensor in without_parts(predictor, predictor.map_making()).items():
         if name not in start.predictor or not torch.equal(tensor.cpu(), start.predictor[name].to(tensor.dtype)):
             raise ValueError(
                 f"start must be a scorer of this predictor where trained is 'judgement', got one whose predictor "

@@ -152,6 +152,7 @@ def test_severity_is_what_was_laid_down_and_the_nominal_one_stands_beside_it():
 def test_figures_of_weights_say_which_and_how_large(loss_fn):
     result = evaluate(loss_fn, [torch.rand(3, 48, 48)], distortions=["darken"], crop=None)
     assert result["weights_sha256"] == loss_fn.info()["files"]
+    assert result["distance_sha256"] == loss_fn.info()["distance"]
     assert result["trained_without"] == loss_fn.info()["provenance"]["recipe"]["data"].get("held_out", [])
     assert result["parameters"] == sum(parameter.numel() for parameter in loss_fn.parameters())
     assert 4 * result["parameters"] <= result["weight_bytes"] < 8e6

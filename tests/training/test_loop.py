@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from relqa_loss.digests import tensors_digest
 from relqa_loss.training.data import seeded
 from relqa_loss.training.loop import (
     CHECKPOINT,
@@ -25,7 +26,6 @@ from relqa_loss.training.loop import (
     run,
     schedule,
 )
-from relqa_loss.training.provenance import tensors_digest
 from relqa_loss.training.recipe import StageConfig
 from relqa_loss.training.stopping import Stopped
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionEngine, DistortionPredictor, RelationalScorer
+from relqa_loss.digests import tensors_digest
 from relqa_loss.distortions import availability
 from relqa_loss.distortions.bank import by_name
 from relqa_loss.distortions.filters import fixed_gaussian
@@ -22,15 +23,14 @@ from relqa_loss.evaluation.engine_cases import trained_without
 from relqa_loss.images import write_image
 from relqa_loss.training.data import Photographs, batches, load_photographs, random_crops, row_crops, seeded
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average
+from relqa_loss.training.pairs import MakePairs, PairBatch
 from relqa_loss.training.predictor_stage import (
-    PairBatch,
-    _MakePairs,
     map_loss,
     new_predictor,
     presence_loss,
     train_predictor,
 )
-from relqa_loss.training.provenance import fingerprint, provenance_of, tensors_digest
+from relqa_loss.training.provenance import fingerprint, provenance_of
 from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
 from relqa_loss.training.release import release
 from relqa_loss.training.scorer_stage import DESCENT_BLUR, ScorerObjective, _circles, train_scorer
@@ -154,7 +154,7 @@ def test_at_first_a_kind_is_named_whatever_its_sign_which_other_terms_teach() ->
 
 def test_the_steps_of_kinds_first_end(recipe: Recipe, photographs: Photographs) -> None:
     early = dataclasses.replace(recipe, predictor=dataclasses.replace(recipe.predictor, kinds_first=2))
-    make = _MakePairs(photographs.training, early, DistortionEngine(), range(1))
+    make = MakePairs(photographs.training, early, DistortionEngine(), range(1))
     assert [bool(make(step).kinds_first) for step in (0, 1, 2, 3)] == [True, True, False, False]
 
 
@@ -197,18 +197,18 @@ def test_places_without_weight_and_pairs_without_visible_change_count_nothing() 
 def test_pairs_without_trace_have_magnitudes_and_no_signs(recipe: Recipe, photographs: Photographs) -> None:
     engine = DistortionEngine(["copied_patch"], regions={"whole": 1.0}, components={1: 1.0})
     alone = with_predictor(recipe, both_distorted=0.0)
-    batch = _MakePairs(photographs.training, alone, engine, range(2))(0)
+    batch = MakePairs(photographs.training, alone, engine, range(2))(0)
     assert (batch.weight == 0).all()
     assert batch.unsigned.amax() > 0
     assert batch.maps[:, AXES.index("occlusion")].amax() > 0
     engine = DistortionEngine(["gaussian_blur"], regions={"whole": 1.0}, components={1: 1.0})
-    assert (_MakePairs(photographs.training, alone, engine, range(2))(0).unsigned == 0).all()
+    assert (MakePairs(photographs.training, alone, engine, range(2))(0).unsigned == 0).all()
 
 
 def test_a_claim_that_nobody_can_see_on_either_side_has_no_weight(recipe: Recipe, photographs: Photographs) -> None:
     traceless = DistortionEngine(["copied_patch", "gaussian_blur"], regions={"whole": 1.0}, components={1: 1.0})
     config = dataclasses.replace(recipe.predictor, both_distorted=1.0, batch=8)
-    make = _MakePairs(photographs.training, dataclasses.replace(recipe, predictor=config), traceless, range(8))
+    make = MakePairs(photographs.training, dataclasses.replace(recipe, predictor=config), traceless, range(8))
     channel = AXES.index("occlusion")
     seen = 0
     for step in range(4):
@@ -220,7 +220,7 @@ def test_a_claim_that_nobody_can_see_on_either_side_has_no_weight(recipe: Recipe
 
 
 def test_pairs_come_with_targets_at_half_resolution(recipe: Recipe, photographs: Photographs) -> None:
-    make = _MakePairs(photographs.training, recipe, DistortionEngine(), range(2))
+    make = MakePairs(photographs.training, recipe, DistortionEngine(), range(2))
     for step in range(4):
         batch = make(step)
         assert batch.a.shape == batch.b.shape == (2, 3, 32, 32)
@@ -239,7 +239,7 @@ def test_the_share_of_pairs_distorted_on_both_sides_is_the_recipes(recipe: Recip
     touched = {}
     for share in (0.0, 0.5, 1.0):
         changed = with_predictor(recipe, both_distorted=share)
-        make = _MakePairs(photographs.training, changed, DistortionEngine(), range(batch))
+        make = MakePairs(photographs.training, changed, DistortionEngine(), range(batch))
         streams = [[seeded(recipe.seed, 1, step, row) for row in range(batch)] for step in range(12)]
         crops = [row_crops(photographs.training, side, scale, of_step) for of_step in streams]
         touched[share] = sum(int((make(s).b[i] != crops[s][i]).any()) for s in range(12) for i in range(batch))
@@ -258,19 +258,19 @@ def same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 
 
 def test_training_data_does_not_depend_on_the_number_of_workers(recipe: Recipe, photographs: Photographs) -> None:
-    make = _MakePairs(photographs.training, recipe, DistortionEngine(), range(2))
+    make = MakePairs(photographs.training, recipe, DistortionEngine(), range(2))
     for here, there in zip(batches(make, 1, 3, 0), batches(make, 1, 3, 1), strict=True):
         assert same(here, PairBatch(*there))
 
 
-@pytest.mark.parametrize("make_rows", [_MakePairs, MakeTiers])
+@pytest.mark.parametrize("make_rows", [MakePairs, MakeTiers])
 def test_processes_that_make_their_own_rows_make_the_batch_that_one_would(
-    recipe: Recipe, photographs: Photographs, make_rows: type[_MakePairs] | type[MakeTiers]
+    recipe: Recipe, photographs: Photographs, make_rows: type[MakePairs] | type[MakeTiers]
 ) -> None:
     engine = DistortionEngine(components={1: 0.5, 2: 0.5})
     whole = make_rows(photographs.training, recipe, engine, range(4))(7)
     parts = [make_rows(photographs.training, recipe, engine, range(at, at + 2))(7) for at in (0, 2)]
-    per_image = range(4) if make_rows is _MakePairs else range(5)
+    per_image = range(4) if make_rows is MakePairs else range(5)
     for place in per_image:
         assert same([torch.cat([part[place] for part in parts])], [whole[place]])
     assert not same([parts[0][0]], [parts[1][0]])
@@ -304,7 +304,7 @@ def test_presence_is_asked_of_the_cells_with_something_to_see() -> None:
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(recipe: Recipe, photographs: Photographs) -> None:
-    batch = _MakePairs(photographs.training, recipe, DistortionEngine(), range(2))(0)
+    batch = MakePairs(photographs.training, recipe, DistortionEngine(), range(2))(0)
     predictor = new_predictor(recipe.predictor)
     optimiser = torch.optim.Adam(predictor.parameters(), lr=1e-2)
     losses = []
@@ -412,7 +412,7 @@ def test_a_pair_of_damaged_pictures_is_taught_where_both_damages_can_be_seen(
     engine = DistortionEngine(["gaussian_blur", "luma_noise"], components={1: 1.0})
     swell = (torch.arange(smooth[0].shape[2]) % 2).to(torch.uint8)  # half an 8-bit step around its mean
     smooth = [photo + swell for photo in smooth]
-    batches = [_MakePairs(smooth, both, engine, range(4))(step) for step in range(8)]
+    batches = [MakePairs(smooth, both, engine, range(4))(step) for step in range(8)]
     blur, noise = AXES.index("blur"), AXES.index("noise")
     seen = 0
     for batch in batches:

@@ -36,10 +36,12 @@ from relqa_loss.training.distributed import (
     share_of_count,
     start_equal,
 )
+from relqa_loss.training.kept_cells import FOLDER as PAIRS
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, run
 from relqa_loss.training.predictor_stage import new_predictor, train_predictor
 from relqa_loss.training.recipe import Recipe, StageConfig, load_recipe
 from relqa_loss.training.scorer_stage import ScorerObjective, train_scorer
+from relqa_loss.training.start import start_from
 from relqa_loss.training.tier_batches import MakeTiers, panel_members
 
 # The step that Adam makes does not depend on the size of a gradient: gradients that are nothing but rounding move their
@@ -49,6 +51,8 @@ CHANGES = {
     for stage in ("predictor", "scorer")
     for key, value in {"batch": "4", "learning_rate": "1e-4", "warmup": "0", "average": "0.5"}.items()
 } | {"scorer.steps": "3"}
+
+KEPT = {"predictor.trained": "competition", "predictor.passes": "2"}
 
 SCRIPT = """
 import json
@@ -152,6 +156,7 @@ class Runs:
     recipe: Recipe
     photographs: Photographs
     fresh: subprocess.CompletedProcess[str]
+    kept: subprocess.CompletedProcess[str]
     second: subprocess.CompletedProcess[str]
 
 
@@ -185,10 +190,17 @@ def runs(
             timeout=300,
         )
 
-    command = ["train", "predictor", "--recipe", tiny_recipe, "--data", "photos", "--out", "two"]
-    fresh = torchrun("-m", "relqa_loss.cli", *command, *(f"--set={key}={value}" for key, value in CHANGES.items()))
+    def train_by_two(changes: dict[str, str], *further: str) -> subprocess.CompletedProcess[str]:
+        command = ["train", "predictor", "--recipe", tiny_recipe, "--data", "photos", *further]
+        return torchrun("-m", "relqa_loss.cli", *command, *(f"--set={key}={value}" for key, value in changes.items()))
+
+    fresh = train_by_two(CHANGES, "--out", "two")
+    settled = load_recipe(tiny_recipe, CHANGES | KEPT)
+    start = start_from(new_predictor(settled.predictor), folder / "one")
+    train_predictor(settled, photographs, folder / "kept1", start=start)
+    kept = train_by_two(CHANGES | KEPT, "--start-from", "one", "--out", "kept2")
     second = torchrun("script.py", tiny_recipe, json.dumps(CHANGES), "photos", folder)
-    return Runs(folder, recipe, photographs, fresh, second)
+    return Runs(folder, recipe, photographs, fresh, kept, second)
 
 
 def lines(out: Path) -> list[dict[str, float]]:
@@ -214,6 +226,17 @@ def assert_equal_runs(some: Path, others: Path) -> None:
 def test_two_processes_train_what_one_does(runs: Runs) -> None:
     assert runs.fresh.returncode == 0, runs.fresh.stderr
     assert_equal_runs(runs.folder / "two", runs.folder / "one")
+
+
+def test_two_processes_keep_the_pairs_of_one_and_settle_alike(runs: Runs) -> None:
+    assert runs.kept.returncode == 0, runs.kept.stderr
+    pairs = [sorted((runs.folder / out / PAIRS).iterdir()) for out in ("kept1", "kept2")]
+    assert [path.name for path in pairs[0]] == [path.name for path in pairs[1]] == ["00000.pt", "00001.pt"]
+    for one, two in zip(*pairs, strict=True):
+        contents = [torch.load(path, weights_only=True)["pairs"] for path in (one, two)]
+        torch.testing.assert_close(*contents, rtol=1e-2, atol=1e-3)
+    assert_equal_runs(runs.folder / "kept2", runs.folder / "kept1")
+    assert (weights(runs.folder / "kept1", "average") - weights(runs.folder / "one", "average")).abs().max() > 1e-5
 
 
 def test_only_the_first_process_writes_and_speaks(runs: Runs) -> None:

@@ -1,0 +1,43 @@
+"""What tells two networks apart: sha256 over their tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from .predictor import DistortionPredictor
+from .scorer import RelationalScorer
+
+
+def tensors_digest(module: nn.Module) -> str:
+    """sha256 over a module's state, in the order of its keys."""
+    return _digest(module.state_dict())
+
+
+def distance_digest(predictor: DistortionPredictor, scorer: RelationalScorer) -> str:
+    """sha256 over what the distance of a pair depends on, and its gradient.
+
+    Two weights of equal digest measure the same distance, bit for bit, with one version of this package and in one
+    floating-point type, whatever their maps and judgements say.
+    """
+    tensors = {f"predictor.{name}": one for name, one in without_parts(predictor, predictor.map_making()).items()}
+    tensors |= {f"scorer.{name}": one for name, one in without_parts(scorer, scorer.judging()).items()}
+    return _digest(tensors, json.dumps(scorer.config, sort_keys=True).encode())  # its constants are no tensors
+
+
+def without_parts(module: nn.Module, left_out: tuple[nn.Module, ...]) -> dict[str, Tensor]:
+    """A module's state by name, without that of some of its children."""
+    parts = {id(one) for one in left_out}
+    prefixes = tuple(f"{name}." for name, one in module.named_children() if id(one) in parts)
+    return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(prefixes)}
+
+
+def _digest(tensors: Mapping[str, Tensor], first: bytes = b"") -> str:
+    digest = hashlib.sha256(first)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

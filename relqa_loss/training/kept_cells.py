@@ -1,0 +1,169 @@
+"""Pairs kept as what the competition of the axes reads of them, so that it can go over many of them many times.
+
+Making a pair and running the networks on it takes tens of times as long as the competition does. Where nothing before
+it learns, that is done once for each pair. All pairs of a run are held in memory, by each of its processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..decoder import Cells, lifted, presence_gates
+from ..files import write_atomically
+from ..predictor import DistortionPredictor
+from .data import seeded
+from .distributed import any_rank, current
+from .loop import CHECKPOINT, Progress, ProgressCallback, read_checkpoint
+from .pairs import PairBatch
+from .recipe import PredictorConfig
+from .stopping import Stopped, on_sigterm
+
+FOLDER = "pairs"
+"""Of the kept pairs, in the run's folder: 130 kB a pair of 256 pixels, there and in memory."""
+
+AT_ONCE = 8
+"""Pairs in one pass of the networks."""
+
+
+class CellBatch(NamedTuple):
+    """Pairs in cells of 16 pixels, (B, ..., h, w) each.
+
+    ``heights``, ``statistics`` and ``counts``: as in :class:`relqa_loss.decoder.Cells`. ``even``: the pair network's
+    even stream. ``maps``: signed maps before competition, confined to visible differences, and ``target``: the
+    engine's, both averaged by the sum of ``weight`` and ``unsigned``, which are those of :class:`PairBatch`: opposite
+    signs inside a cell cancel.
+    """
+
+    heights: Tensor
+    statistics: Tensor
+    counts: Tensor
+    even: Tensor
+    maps: Tensor
+    target: Tensor
+    weight: Tensor
+    unsigned: Tensor
+
+    def settled(self, predictor: DistortionPredictor) -> tuple[Tensor, Tensor]:
+        """Maps as the competition leaves them, and its logits of presence."""
+        factors, presence = predictor.competition(Cells(self.heights, self.statistics, self.counts), self.even)
+        return lifted(self.maps, factors) * presence_gates(presence.detach()), presence
+
+
+@torch.no_grad()
+def cells_of_pairs(predictor: DistortionPredictor, batch: PairBatch, device: torch.device) -> CellBatch:
+    """What is kept of a batch of pairs, on the CPU in half precision: heights and counts lie far inside its range."""
+    parts = []
+    tensors = (batch.a, batch.b, batch.maps, batch.weight, batch.unsigned)
+    for rows in zip(*(tensor.split(AT_ONCE) for tensor in tensors), strict=True):
+        a, b, target, weight, unsigned = (tensor.to(device) for tensor in rows)
+        pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
+        maps, cells = predictor.before_competition(pair, a, b)
+        both = weight + unsigned
+        seen = F.avg_pool2d(both, 8).clamp_min(1e-6)
+        means = (F.avg_pool2d(one * both, 8) / seen for one in (predictor.confine(maps, a, b), target))
+        known = (F.avg_pool2d(one, 8) for one in (weight, unsigned))
+        parts.append([one.cpu().half() for one in (*cells, pair.even[2], *means, *known)])
+    return CellBatch(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+
+@dataclass(frozen=True)
+class KeptCells:
+    """Step -> ``rows`` of its batch; each pass over the kept pairs has an order of its own."""
+
+    pairs: CellBatch
+    batch: int
+    seed: int
+    rows: range
+
+    def __call__(self, step: int) -> CellBatch:
+        """The step's rows, in float32."""
+        count = len(self.pairs.maps)
+        places = [step * self.batch + row for row in self.rows]
+        orders = {
+            turn: torch.randperm(count, generator=seeded(self.seed, 3, turn))
+            for turn in {place // count for place in places}
+        }
+        chosen = torch.stack([orders[place // count][place % count] for place in places])
+        return CellBatch(*(tensor[chosen].float() for tensor in self.pairs))
+
+
+def keep(
+    make: Callable[[int], PairBatch],
+    predictor: DistortionPredictor,
+    config: PredictorConfig,
+    out: Path,
+    *,
+    fingerprint: str,
+    resume: bool,
+    device: torch.device,
+    progress: ProgressCallback | None,
+) -> CellBatch:
+    """All pairs of a run: those that lie in ``out`` already are read, the others made and written there.
+
+    In a process group each process makes its share; all must see the same folder.
+
+    Args:
+        make: number of a shard -> its pairs, of the whole batch.
+        predictor: whose maps they are, in evaluation mode.
+        config: ``steps * batch`` rows are looked at, each pair about ``passes`` times.
+        out: folder of the run.
+        fingerprint: of what the run depends on; pairs of another one are refused.
+        resume: take pairs that are there.
+        device: where to compute.
+        progress: called after each shard.
+
+    Raises:
+        Stopped: SIGTERM arrived (in any process); what is finished is kept.
+        ValueError: pairs or a checkpoint are there and ``resume`` is False, they are of another run or damaged, or
+            processes see different folders.
+    """
+    folder, ranks = out / FOLDER, current()
+    paths = [folder / f"{shard:05d}.pt" for shard in range(-(-config.steps // config.passes))]
+    missing = [shard for shard, path in enumerate(paths) if not path.exists()]
+    checkpoint = out / CHECKPOINT
+    # All processes have looked before one of them writes.
+    (taken,) = any_rank([checkpoint.exists() or len(missing) < len(paths)], device)
+    if taken and not resume:
+        raise ValueError(f"{out} already holds a run; resume it or choose another folder")
+    if checkpoint.exists() and read_checkpoint(checkpoint, ("step",), fingerprint)["step"] >= config.steps:
+        return CellBatch(*[torch.empty(0)] * len(CellBatch._fields))  # no step will ask for any
+    folder.mkdir(parents=True, exist_ok=True)
+    began, mine, made = time.monotonic(), missing[ranks.rank :: ranks.size], 0
+    with on_sigterm() as stop:
+        for shard in mine:
+            if stop.asked:
+                break
+            state = {"fingerprint": fingerprint, "pairs": tuple(cells_of_pairs(predictor, make(shard), device))}
+            write_atomically(paths[shard], partial(torch.save, state))
+            made += 1
+            if progress is not None and ranks.first:
+                rate = made / (time.monotonic() - began)
+                progress(Progress("pairs", made, len(mine), None, rate, (len(mine) - made) / rate))
+        (stopped,) = any_rank([made < len(mine)], device)
+    if stopped:
+        raise Stopped("stopped by SIGTERM while pairs were made, those that are finished are kept: resume to go on")
+    return _read(paths, out, fingerprint)
+
+
+def _read(paths: Sequence[Path], out: Path, fingerprint: str) -> CellBatch:
+    """All shards as one, each in memory but once."""
+    tensors: list[Tensor] = []
+    for number, path in enumerate(paths):
+        if not path.exists():
+            raise ValueError(f"out must be one folder for all processes, got {out}, where some find no {path.name}")
+        shard = read_checkpoint(path, ("pairs",), fingerprint)["pairs"]
+        rows = len(shard[0])
+        if not tensors:
+            tensors = [one.new_empty(rows * len(paths), *one.shape[1:]) for one in shard]
+        for whole, one in zip(tensors, shard, strict=True):
+            whole[number * rows : (number + 1) * rows] = one
+    return CellBatch(*tensors)

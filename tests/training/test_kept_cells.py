@@ -1,0 +1,181 @@
+"""The competition of the axes by itself, on pairs that are made once, kept and gone over again."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from relqa_loss import DistortionEngine, DistortionPredictor, RelationalScorer
+from relqa_loss.digests import distance_digest, tensors_digest
+from relqa_loss.images import write_image
+from relqa_loss.training.data import Photographs, load_photographs
+from relqa_loss.training.kept_cells import FOLDER, CellBatch, KeptCells, cells_of_pairs
+from relqa_loss.training.loop import CHECKPOINT, Progress
+from relqa_loss.training.pairs import MakePairs
+from relqa_loss.training.predictor_stage import new_predictor, train_predictor
+from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
+from relqa_loss.training.start import Start
+from relqa_loss.training.stopping import Stopped
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_recipe: Path) -> Recipe:
+    whole = load_recipe(tiny_recipe)
+    config = dataclasses.replace(
+        whole.predictor, trained="competition", passes=3, steps=6, batch=4, learning_rate=0.01, checkpoint_seconds=0.0
+    )
+    return dataclasses.replace(whole, predictor=config)
+
+
+@pytest.fixture(scope="module")
+def photographs(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory, make_photos: Callable[..., Tensor]):
+    folder = tmp_path_factory.mktemp("photos")
+    for index, photo in enumerate(make_photos(4, 56, 64)):
+        write_image(folder / f"{index}.png", photo)
+    return load_photographs(folder, 0.0, recipe.predictor.crop)
+
+
+@pytest.fixture(scope="module")
+def start(recipe: Recipe) -> Start:
+    torch.manual_seed(3)
+    return Start(new_predictor(recipe.predictor))
+
+
+@pytest.fixture(scope="module")
+def whole(
+    recipe: Recipe, photographs: Photographs, start: Start, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DistortionPredictor, Path]:
+    """A run without interruption."""
+    out = tmp_path_factory.mktemp("whole")
+    return train_predictor(recipe, photographs, out, start=start), out
+
+
+def pairs_of(recipe: Recipe, photographs: Photographs) -> MakePairs:
+    return MakePairs(photographs.training, recipe, DistortionEngine(recipe.data.operators()), range(4))
+
+
+def test_what_is_kept_gives_the_maps_of_the_pairs(recipe: Recipe, photographs: Photographs, start: Start) -> None:
+    predictor, batch = copy.deepcopy(start.predictor), pairs_of(recipe, photographs)(0)
+    torch.nn.init.normal_(predictor.competition.presence.weight, std=0.02)
+    kept = CellBatch(*(tensor.float() for tensor in cells_of_pairs(predictor, batch, CPU)))
+    with torch.no_grad():
+        _, logits = kept.settled(predictor)
+        pair = predictor.relate(batch.a, batch.b, predictor.encode(batch.a), predictor.encode(batch.b))
+        _, presence = predictor.maps_if_present(pair, batch.a, batch.b)
+        torch.nn.init.zeros_(predictor.competition.presence.weight)
+        maps, _ = kept.settled(predictor)
+        both = batch.weight + batch.unsigned
+        seen = F.avg_pool2d(both, 8)
+        # Untrained, the competition leaves all cells alike, so that averaging may come before or after it.
+        wanted = F.avg_pool2d(predictor.half_resolution_maps(pair, batch.a, batch.b) * both, 8) / seen.clamp_min(1e-6)
+    torch.testing.assert_close(logits, presence, atol=1e-2, rtol=1e-2)
+    assert presence.std() > 0.1
+    torch.testing.assert_close(maps, wanted, atol=5e-4, rtol=2e-2)
+    assert wanted.abs().amax() > 0.03
+    torch.testing.assert_close(kept.weight + kept.unsigned, seen, atol=1e-3, rtol=1e-3)
+    target = F.avg_pool2d(batch.maps * both, 8) / seen.clamp_min(1e-6)
+    torch.testing.assert_close(kept.target, target, atol=1e-3, rtol=1e-3)
+
+
+def test_each_pass_goes_over_every_pair_once_in_an_order_of_its_own() -> None:
+    numbers = torch.arange(6.0).view(6, 1)
+    batches = KeptCells(CellBatch(*[numbers] * 8), 4, 5, range(4))
+    rows = [int(value) for step in range(6) for value in batches(step).maps]
+    passes = [rows[start : start + 6] for start in range(0, 24, 6)]
+    assert all(sorted(one) == list(range(6)) for one in passes)
+    assert len({tuple(one) for one in passes}) > 1
+    halves = [dataclasses.replace(batches, rows=part) for part in (range(2), range(2, 4))]
+    assert torch.equal(torch.cat([half(3).maps for half in halves]), batches(3).maps)
+
+
+def test_the_competition_alone_learns_and_distances_stay(
+    recipe: Recipe, start: Start, whole: tuple[DistortionPredictor, Path]
+) -> None:
+    after, out = whole
+    before = start.predictor.state_dict()
+    changed = {name for name, tensor in after.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed and {name.split(".")[0] for name in changed} == {"competition"}
+    scorer = RelationalScorer(recipe.predictor.pair_widths, recipe.predictor.texture_widths[0], recipe.scorer.channels)
+    assert distance_digest(after, scorer) == distance_digest(start.predictor, scorer)
+    assert len(list((out / FOLDER).iterdir())) == 2  # 6 steps of 4, each pair three times
+
+
+@pytest.mark.parametrize("stage", ["pairs", "predictor"])
+def test_a_run_that_is_cut_short_goes_on_to_the_same_end(
+    recipe: Recipe,
+    photographs: Photographs,
+    start: Start,
+    whole: tuple[DistortionPredictor, Path],
+    tmp_path: Path,
+    stage: str,
+) -> None:
+    def cut(progress: Progress) -> None:
+        assert (progress.loss is None) == (progress.stage == "pairs")
+        if progress.stage == stage:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        train_predictor(recipe, photographs, tmp_path, start=start, progress=cut)
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).iterdir()}
+    assert len(kept) == (1 if stage == "pairs" else 2)
+    with pytest.raises(ValueError, match="already holds a run"):
+        train_predictor(recipe, photographs, tmp_path, start=start)
+    resumed = train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
+    assert tensors_digest(resumed) == tensors_digest(whole[0])
+    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).iterdir()}.items()
+
+
+def test_pairs_of_another_run_are_refused(
+    recipe: Recipe, photographs: Photographs, start: Start, whole: tuple[DistortionPredictor, Path], tmp_path: Path
+) -> None:
+    (tmp_path / FOLDER).mkdir()
+    for path in (whole[1] / FOLDER).iterdir():
+        (tmp_path / FOLDER / path.name).write_bytes(path.read_bytes())
+    other = dataclasses.replace(recipe, seed=recipe.seed + 1)
+    with pytest.raises(ValueError, match="made with another recipe"):
+        train_predictor(other, photographs, tmp_path, start=start, resume=True)
+    with pytest.raises(ValueError, match="start must be given where trained is 'competition', got None"):
+        train_predictor(recipe, photographs, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_finished_run_needs_its_pairs_no_more(
+    recipe: Recipe, photographs: Photographs, start: Start, whole: tuple[DistortionPredictor, Path], tmp_path: Path
+) -> None:
+    (tmp_path / CHECKPOINT).write_bytes((whole[1] / CHECKPOINT).read_bytes())
+    with pytest.raises(ValueError, match="already holds a run"):
+        train_predictor(recipe, photographs, tmp_path, start=start)
+    again = train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
+    assert tensors_digest(again) == tensors_digest(whole[0])
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_sigterm_keeps_the_pairs_that_are_made(
+    recipe: Recipe, photographs: Photographs, start: Start, tmp_path: Path
+) -> None:
+    def terminate(progress: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped, match="while pairs were made"):
+        train_predictor(recipe, photographs, tmp_path, start=start, progress=terminate)
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["00000.pt"]
+
+
+def test_only_kept_pairs_can_be_gone_over_again() -> None:
+    with pytest.raises(ValueError, match="passes must be 1 unless trained is 'competition', got 2"):
+        PredictorConfig(passes=2, trained="decoder")
+    with pytest.raises(ValueError, match="kinds_first must be 0 where trained is 'competition', got 9"):
+        PredictorConfig(kinds_first=9, trained="competition")
+    with pytest.raises(ValueError, match="passes"):
+        PredictorConfig(passes=0, trained="competition")
