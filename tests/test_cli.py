@@ -165,10 +165,14 @@ def test_info_works_in_a_core_install(tmp_path):
 
 def test_info_prints_digests_and_axes(capsys):
     code, out, _ = run(capsys, "info")
-    assert code == 0 and "predictor.safetensors" in out and max(map(len, out.splitlines())) < 300
+    assert code == 0 and "predictor.safetensors" in out and max(map(len, out.splitlines())) < 200
     provenance = json.loads(run(capsys, "info", "--json")[1])["provenance"]
     assert f"  recipe                   name {provenance['recipe']['name']}; seed" in out and "{" not in out
     assert [line.split()[0] for line in out.splitlines()[-len(AXES) :]] == list(AXES)
+    runs = provenance["earlier_runs"]
+    first = next(index for index, line in enumerate(out.splitlines()) if line.startswith("  earlier_runs "))
+    told = out.splitlines()[first : first + len(runs)]
+    assert all(f"steps {one['steps']}, " in line for one, line in zip(runs, told, strict=True) if "steps" in one)
 
 
 def test_compare_prints_a_table(capsys, files):

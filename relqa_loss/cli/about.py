@@ -71,14 +71,18 @@ def run_info(args: argparse.Namespace) -> int:
 
 
 def provenance_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(key, value) of what a line can tell of a provenance; of a recipe its name and seed, of lists their members."""
+    """(key, value) of what a line can tell of a provenance: of a recipe its name and seed, of lists their members.
+
+    Members that say several things have lines of their own, without a key.
+    """
     lines = []
     for key, value in provenance.items():
         if isinstance(value, Mapping):
             value = [f"{name} {value[name]}" for name in ("name", "seed") if name in value]
-        if isinstance(value, list):
-            value = "; ".join(map(_member, value))
-        lines.append((key, str(value) or "-"))
+        members = list(map(_member, value)) if isinstance(value, list) else [str(value)]
+        if not (isinstance(value, list) and any(isinstance(one, Mapping) for one in value)):
+            members = ["; ".join(members)]
+        lines += [("" if number else key, member or "-") for number, member in enumerate(members)]
     return lines
 
 
