@@ -79,8 +79,9 @@ def provenance_lines(provenance: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, value in provenance.items():
         if isinstance(value, Mapping):
             value = [f"{name} {value[name]}" for name in ("name", "seed") if name in value]
-        members = list(map(_member, value)) if isinstance(value, list) else [str(value)]
-        if not (isinstance(value, list) and any(isinstance(one, Mapping) for one in value)):
+        parts = value if isinstance(value, list) else [value]
+        members = list(map(_member, parts))
+        if not any(isinstance(one, Mapping) for one in parts):
             members = ["; ".join(members)]
         lines += [("" if number else key, member or "-") for number, member in enumerate(members)]
     return lines

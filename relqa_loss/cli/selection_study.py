@@ -49,8 +49,7 @@ def run(args: argparse.Namespace) -> int:
             made = train(
                 task, seed, setup.losses, setup.training, setup.plan, args.out,
                 digest=setup.digest, weights=setup.weights, distance=setup.distance, shares=setup.shares, along=along,
-                device=args.device,
-                progress=note,
+                device=args.device, progress=note,
             )  # fmt: skip
             runs[f"{task}, seed {seed}"] = {
                 name: values_of(restored(one.model, task, setup.tests, seed), setup.tests, measures)

@@ -257,7 +257,7 @@ def train_predictor(
 
     Raises:
         MissingExtra: the codec of an operator is missing, and the recipe does not allow to do without.
-        Stopped: SIGTERM arrived; the checkpoint is written.
+        Stopped: SIGTERM arrived; the checkpoint, or what there is of kept pairs, is written.
         ValueError: a checkpoint or kept pairs of another run; a batch that cannot be split over the processes; a part
             alone with no start; see :func:`.loop.run`.
     """
