@@ -128,13 +128,15 @@ class AxisCompetition(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.constant_(head.bias, start)  # type: ignore[arg-type]
 
-    def forward(self, cells: Cells, even: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, cells: Cells, even: Tensor, gains: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Factors > 0 and logits of presence: (B, len(AXES), h, w) each, float32 at least.
 
         Args:
             cells: what the pair shows in cells of 16 pixels.
             even: (B, even_channels, h, w).
+            gains: (B, 2, MEASURED_WIDTH, h, w), what dropout multiplies the outputs of ``measure`` and ``meet`` by.
         """
+        of_measured, of_met = (1.0, 1.0) if gains is None else gains.unbind(1)
         counts = cells.counts
         around = {side: _mean_of_cells(counts, side) for side in MEASURED_CELLS}
 
@@ -147,9 +149,9 @@ class AxisCompetition(nn.Module):
         told = torch.cat((ratios, amount), dim=1).to(even.dtype)
         read = F.silu(self.read(torch.cat((told, even), dim=1)))
         means = torch.cat([mean(cells.statistics, side) for side in MEASURED_CELLS], dim=1)
-        measured = F.silu(self.measure(means.to(even.dtype)))
+        measured = F.silu(self.measure(means.to(even.dtype))) * of_measured
         met = F.silu(self.meet(torch.cat((read, measured), dim=1)))
-        settled = torch.cat((read, met, F.silu(self.settle(met))), dim=1)
+        settled = torch.cat((read, met, F.silu(self.settle(met * of_met))), dim=1)
         logarithms, presence = (at_least_float32(head(settled)) for head in (self.factors, self.presence))
         return torch.exp(LARGEST_LOG_FACTOR * torch.tanh(logarithms / LARGEST_LOG_FACTOR)), presence
 

@@ -14,7 +14,7 @@ from .scorer import RelationalScorer
 
 def tensors_digest(module: nn.Module) -> str:
     """sha256 over a module's state, in the order of its keys."""
-    return _digest(module.state_dict())
+    return digest_of(module.state_dict())
 
 
 def distance_digest(predictor: DistortionPredictor, scorer: RelationalScorer) -> str:
@@ -25,7 +25,7 @@ def distance_digest(predictor: DistortionPredictor, scorer: RelationalScorer) ->
     """
     tensors = {f"predictor.{name}": one for name, one in without_parts(predictor, predictor.map_making()).items()}
     tensors |= {f"scorer.{name}": one for name, one in without_parts(scorer, scorer.judging()).items()}
-    return _digest(tensors, json.dumps(scorer.config, sort_keys=True).encode())  # its constants are no tensors
+    return digest_of(tensors, json.dumps(scorer.config, sort_keys=True).encode())  # its constants are no tensors
 
 
 def without_parts(module: nn.Module, left_out: tuple[nn.Module, ...]) -> dict[str, Tensor]:
@@ -35,7 +35,8 @@ def without_parts(module: nn.Module, left_out: tuple[nn.Module, ...]) -> dict[st
     return {name: tensor for name, tensor in module.state_dict().items() if not name.startswith(prefixes)}
 
 
-def _digest(tensors: Mapping[str, Tensor], first: bytes = b"") -> str:
+def digest_of(tensors: Mapping[str, Tensor], first: bytes = b"") -> str:
+    """sha256 over ``first`` and tensors, in the order of their names."""
     digest = hashlib.sha256(first)
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())

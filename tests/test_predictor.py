@@ -13,6 +13,7 @@ from relqa_loss.decoder import (
     COMPETITION_WIDTH,
     HIGHEST,
     LARGEST_LOG_FACTOR,
+    MEASURED_WIDTH,
     START_PRESENCE,
     AxisCompetition,
     cells_of,
@@ -162,6 +163,25 @@ def test_statistics_count_where_the_pair_differs_whatever_their_sign() -> None:
     assert told[blur, 0, 0] > 3 and told[blur, -1, -1] == 1
     (elsewhere,), _ = competition(cells_of(maps, weight.flip(3), (odd, rest)), even)
     assert elsewhere[blur, 0, 0] < 1.5
+
+
+def test_dropout_takes_values_of_single_pairs() -> None:
+    torch.manual_seed(0)
+    competition = AxisCompetition(4)
+    for head in (competition.factors, competition.presence):
+        torch.nn.init.normal_(head.weight, std=0.1)
+    maps, weight, even = torch.randn(2, len(AXES), 16, 16), torch.rand(2, 1, 16, 16) + 0.1, torch.randn(2, 4, 2, 2)
+    statistics = torch.randn(2, ODD_CHANNELS, 4, 4), torch.rand(2, EVEN_CHANNELS, 4, 4)
+    cells, gains = cells_of(maps, weight, statistics), torch.ones(2, 2, MEASURED_WIDTH, 2, 2)
+    plain = competition(cells, even)
+    for one, other in zip(competition(cells, even, gains), plain, strict=True):
+        assert torch.equal(one, other)
+    for layer in range(2):
+        dropped = gains.clone()
+        dropped[1, layer, ::2] = 0
+        for one, other in zip(competition(cells, even, dropped), plain, strict=True):
+            assert torch.equal(one[0], other[0])
+            assert (one[1] != other[1]).float().mean() > 0.9
 
 
 def test_the_likeliest_axis_keeps_its_map_and_those_far_below_it_go() -> None:

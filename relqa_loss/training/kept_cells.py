@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..decoder import Cells, lifted, presence_gates
+from ..decoder import MEASURED_WIDTH, Cells, lifted, presence_gates
 from ..files import write_atomically
 from ..predictor import DistortionPredictor
 from .data import seeded
@@ -52,9 +52,10 @@ class CellBatch(NamedTuple):
     weight: Tensor
     unsigned: Tensor
 
-    def settled(self, predictor: DistortionPredictor) -> tuple[Tensor, Tensor]:
-        """Maps as the competition leaves them, and its logits of presence."""
-        factors, presence = predictor.competition(Cells(self.heights, self.statistics, self.counts), self.even)
+    def settled(self, predictor: DistortionPredictor, gains: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Maps as the competition leaves them, with these ``gains`` inside it, and its logits of presence."""
+        cells = Cells(self.heights, self.statistics, self.counts)
+        factors, presence = predictor.competition(cells, self.even, gains)
         return lifted(self.maps, factors) * presence_gates(presence.detach()), presence
 
 
@@ -77,15 +78,20 @@ def cells_of_pairs(predictor: DistortionPredictor, batch: PairBatch, device: tor
 
 @dataclass(frozen=True)
 class KeptCells:
-    """Step -> ``rows`` of its batch; each pass over the kept pairs has an order of its own."""
+    """Step -> ``rows`` of its batch, and what dropout leaves of the competition's hidden values for each of them.
+
+    Each pass over the kept pairs has an order of its own. All that is drawn follows from seed, step and row, so that a
+    resumed run, and one of more processes, draws the same.
+    """
 
     pairs: CellBatch
     batch: int
     seed: int
     rows: range
+    dropout: float
 
-    def __call__(self, step: int) -> CellBatch:
-        """The step's rows, in float32."""
+    def __call__(self, step: int) -> tuple[CellBatch, Tensor]:
+        """The step's rows, in float32, and the gains (len(rows), 2, MEASURED_WIDTH, h, w) of their hidden values."""
         count = len(self.pairs.maps)
         places = [step * self.batch + row for row in self.rows]
         orders = {
@@ -93,7 +99,10 @@ class KeptCells:
             for turn in {place // count for place in places}
         }
         chosen = torch.stack([orders[place // count][place % count] for place in places])
-        return CellBatch(*(tensor[chosen].float() for tensor in self.pairs))
+        hidden = (2, MEASURED_WIDTH, *self.pairs.maps.shape[-2:])
+        drawn = torch.stack([torch.rand(hidden, generator=seeded(self.seed, 4, step, row)) for row in self.rows])
+        gains = (drawn >= self.dropout) / (1 - self.dropout)
+        return CellBatch(*(tensor[chosen].float() for tensor in self.pairs)), gains
 
 
 def keep(
@@ -103,6 +112,7 @@ def keep(
     out: Path,
     *,
     fingerprint: str,
+    of_pairs: str,
     resume: bool,
     device: torch.device,
     progress: ProgressCallback | None,
@@ -116,15 +126,17 @@ def keep(
         predictor: whose maps they are, in evaluation mode.
         config: ``steps * batch`` rows are looked at, each pair about ``passes`` times.
         out: folder of the run.
-        fingerprint: of what the run depends on; pairs of another one are refused.
+        fingerprint: of what the run depends on.
+        of_pairs: of what the pairs depend on; others are refused. It leaves out how the competition learns, so that
+            pairs of one run, copied or linked to another's folder, serve both.
         resume: take pairs that are there.
         device: where to compute.
         progress: called after each shard.
 
     Raises:
         Stopped: SIGTERM arrived (in any process); what is finished is kept.
-        ValueError: pairs or a checkpoint are there and ``resume`` is False, they are of another run or damaged, or
-            processes see different folders.
+        ValueError: pairs or a checkpoint are there and ``resume`` is False, they are other pairs, of another run, or
+            damaged, or processes see different folders.
     """
     folder, ranks = out / FOLDER, current()
     paths = [folder / f"{shard:05d}.pt" for shard in range(-(-config.steps // config.passes))]
@@ -142,7 +154,7 @@ def keep(
         for shard in mine:
             if stop.asked:
                 break
-            state = {"fingerprint": fingerprint, "pairs": tuple(cells_of_pairs(predictor, make(shard), device))}
+            state = {"fingerprint": of_pairs, "pairs": tuple(cells_of_pairs(predictor, make(shard), device))}
             write_atomically(paths[shard], partial(torch.save, state))
             made += 1
             if progress is not None and ranks.first:
@@ -151,7 +163,7 @@ def keep(
         (stopped,) = any_rank([made < len(mine)], device)
     if stopped:
         raise Stopped("stopped by SIGTERM while pairs were made, those that are finished are kept: resume to go on")
-    return _read(paths, out, fingerprint)
+    return _read(paths, out, of_pairs)
 
 
 def _read(paths: Sequence[Path], out: Path, fingerprint: str) -> CellBatch:

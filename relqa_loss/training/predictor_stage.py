@@ -22,7 +22,7 @@ from .distributed import at_least_one, current, share_of_count
 from .kept_cells import CellBatch, KeptCells, keep
 from .loop import ProgressCallback, run
 from .pairs import MakePairs, PairBatch, halved
-from .provenance import fingerprint
+from .provenance import fingerprint, fingerprint_of_pairs
 from .recipe import PredictorConfig, Recipe
 from .start import DECODING, Start, account_of, unseen_operators
 
@@ -287,9 +287,9 @@ def train_predictor(
         terms["presence"] = presence_loss(presence, *known, share_of_count)
         return loss + config.presence_weight * terms["presence"], terms
 
-    def loss_of_cells(batch: CellBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = CellBatch(*(tensor.to(device) for tensor in batch))
-        maps, presence = batch.settled(predictor)
+    def loss_of_cells(rows: tuple[CellBatch, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = CellBatch(*(tensor.to(device) for tensor in rows[0]))
+        maps, presence = batch.settled(predictor, rows[1].to(device))
         return map_terms(maps, presence, (batch.target, batch.weight, batch.unsigned), False)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -319,9 +319,17 @@ def train_predictor(
     if config.trained == "competition":
         every = MakePairs(photographs.training, recipe, engine, range(config.batch))
         kept = keep(
-            every, predictor, config, Path(out), fingerprint=of_run, resume=resume, device=device, progress=progress
+            every,
+            predictor,
+            config,
+            Path(out),
+            fingerprint=of_run,
+            of_pairs=fingerprint_of_pairs(recipe, photographs, predictor),
+            resume=resume,
+            device=device,
+            progress=progress,
         )
-        make, takes = KeptCells(kept, config.batch, recipe.seed, rows), loss_of_cells
+        make, takes = KeptCells(kept, config.batch, recipe.seed, rows, config.dropout), loss_of_cells
         config = replace(config, workers=0)  # the pairs are in memory here
     run(
         "predictor",

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from .. import __version__
-from ..digests import tensors_digest
+from ..digests import digest_of, tensors_digest, without_parts
 from ..distortions.availability import missing_codecs
 from ..distortions.bank import BANK, SEVERITY_FILE, by_name
+from ..predictor import DistortionPredictor
 from .data import Photographs
 from .recipe import Recipe
 from .start import ScorerStart, Start, unseen_operators
@@ -32,13 +34,22 @@ def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, *bases: nn
         photographs: names and contents.
         bases: the networks that the stage builds on or starts from; None counts nothing.
     """
+    return _fingerprint(recipe, stage, photographs, [tensors_digest(base) for base in bases if base is not None])
+
+
+def fingerprint_of_pairs(recipe: Recipe, photographs: Photographs, predictor: DistortionPredictor) -> str:
+    """sha256 over what kept pairs hold (:mod:`.kept_cells`), whatever the competition then learns from them."""
+    before = without_parts(predictor, (predictor.competition,))
+    return _fingerprint(recipe, "pairs", photographs, [digest_of(before)])
+
+
+def _fingerprint(recipe: Recipe, stage: str, photographs: Photographs, bases: Sequence[str]) -> str:
     digest = hashlib.sha256(recipe.digest(stage).encode())
     digest.update(photographs.digest.encode())
     digest.update(_severity_table())
     digest.update(json.dumps([(one.name, one.effects) for one in BANK], sort_keys=True).encode())
     for base in bases:
-        if base is not None:
-            digest.update(tensors_digest(base).encode())
+        digest.update(base.encode())
     if recipe.data.missing_codecs == "skip":
         # What is left out here may not be left out elsewhere. With nothing missing it is the data of "raise".
         for name in missing_codecs(by_name(name) for name in recipe.data.operators()):

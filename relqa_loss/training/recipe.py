@@ -28,6 +28,8 @@ TRAINED_OF_SCORER = ("all", "judgement")
 NAMES = tuple(distortion.name for distortion in BANK)
 WATCHING = ("workers", "checkpoint_seconds", "log_every", "validate_every")
 """Values that decide how a run is fed and watched, not what comes out of it."""
+PAIRING = ("batch", "crop", "two_operators", "both_distorted")
+"""Values of the predictor stage that decide which pairs it is taught on."""
 
 
 def _check_at_least(config: object, low: int, *names: str) -> None:
@@ -158,6 +160,7 @@ class PredictorConfig(StageConfig):
             changes with them. ``"competition"`` for the last part of that alone, which settles heights and presence of
             the axes, on pairs that are made once and kept. Both need weights to start from.
         passes: how often each kept pair is gone over: ``steps * batch / passes`` pairs are made, and held in memory.
+        dropout: share of the competition's hidden values that each kept pair has to do without.
     """
 
     widths: tuple[int, ...] = (16, 48, 80, 112)
@@ -174,6 +177,7 @@ class PredictorConfig(StageConfig):
     both_distorted: float = 0.15
     trained: str = "all"
     passes: int = 1
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -187,6 +191,10 @@ class PredictorConfig(StageConfig):
             raise ValueError(f"kinds_first must be 0 where trained is 'competition', got {self.kinds_first}")
         if self.passes > 1 and self.trained != "competition":
             raise ValueError(f"passes must be 1 unless trained is 'competition', got {self.passes}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.dropout and self.trained != "competition":
+            raise ValueError(f"dropout must be 0 unless trained is 'competition', got {self.dropout}")
         _check_at_least(self, 0, "type_weight", "height_weight", "order_weight", "presence_weight")
         _check_at_least(self, 0, "hint_weight", "kinds_first")
         for name in ("two_operators", "both_distorted"):
@@ -268,9 +276,15 @@ class Recipe:
         return plain
 
     def digest(self, stage: str | None = None) -> str:
-        """sha256 of the recipe's values (not of its comments); of what decides one stage's result if it is named."""
+        """sha256 of the recipe's values (not of its comments); of what decides one stage's result if it is named.
+
+        ``"pairs"``: of what decides the pairs that the predictor stage is taught on.
+        """
         values = self.as_dict()
-        if stage is not None:
+        if stage == "pairs":
+            pairing = {key: values["predictor"][key] for key in PAIRING}
+            values = {"seed": values["seed"], "data": values["data"], "pairs": pairing}
+        elif stage is not None:
             values = {key: values[key] for key in ("seed", "data", stage)}
             values[stage] = {key: value for key, value in values[stage].items() if key not in WATCHING}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss import DistortionEngine, DistortionPredictor, RelationalScorer
+from relqa_loss.decoder import MEASURED_WIDTH
 from relqa_loss.digests import distance_digest, tensors_digest
 from relqa_loss.images import write_image
 from relqa_loss.training.data import Photographs, load_photographs
@@ -33,7 +34,14 @@ CPU = torch.device("cpu")
 def recipe(tiny_recipe: Path) -> Recipe:
     whole = load_recipe(tiny_recipe)
     config = dataclasses.replace(
-        whole.predictor, trained="competition", passes=3, steps=6, batch=4, learning_rate=0.01, checkpoint_seconds=0.0
+        whole.predictor,
+        trained="competition",
+        passes=3,
+        dropout=0.1,
+        steps=6,
+        batch=4,
+        learning_rate=0.01,
+        checkpoint_seconds=0.0,
     )
     return dataclasses.replace(whole, predictor=config)
 
@@ -89,14 +97,27 @@ def test_what_is_kept_gives_the_maps_of_the_pairs(recipe: Recipe, photographs: P
 
 
 def test_each_pass_goes_over_every_pair_once_in_an_order_of_its_own() -> None:
-    numbers = torch.arange(6.0).view(6, 1)
-    batches = KeptCells(CellBatch(*[numbers] * 8), 4, 5, range(4))
-    rows = [int(value) for step in range(6) for value in batches(step).maps]
+    numbers = torch.arange(6.0).view(6, 1, 1, 1)
+    batches = KeptCells(CellBatch(*[numbers] * 8), 4, 5, range(4), 0.0)
+    rows = [int(value) for step in range(6) for value in batches(step)[0].maps]
     passes = [rows[start : start + 6] for start in range(0, 24, 6)]
     assert all(sorted(one) == list(range(6)) for one in passes)
     assert len({tuple(one) for one in passes}) > 1
     halves = [dataclasses.replace(batches, rows=part) for part in (range(2), range(2, 4))]
-    assert torch.equal(torch.cat([half(3).maps for half in halves]), batches(3).maps)
+    assert torch.equal(torch.cat([half(3)[0].maps for half in halves]), batches(3)[0].maps)
+
+
+def test_each_row_of_each_step_does_without_other_values() -> None:
+    pairs = CellBatch(*[torch.rand(6, 1, 2, 3)] * 8)
+    batches = KeptCells(pairs, 32, 5, range(32), 0.25)
+    gains = batches(2)[1]
+    assert gains.shape == (32, 2, MEASURED_WIDTH, 2, 3)
+    torch.testing.assert_close(gains[gains > 0], torch.full_like(gains[gains > 0], 4 / 3))
+    assert (gains == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert len({tuple(row.flatten().tolist()) for step in (2, 3) for row in batches(step)[1]}) == 64
+    halves = [dataclasses.replace(batches, rows=part) for part in (range(16), range(16, 32))]
+    assert torch.equal(torch.cat([half(2)[1] for half in halves]), gains)
+    assert torch.equal(KeptCells(pairs, 4, 5, range(4), 0.0)(0)[1], torch.ones(4, 2, MEASURED_WIDTH, 2, 3))
 
 
 def test_the_competition_alone_learns_and_distances_stay(
@@ -150,6 +171,26 @@ def test_pairs_of_another_run_are_refused(
     assert not (tmp_path / "none").exists()
 
 
+def test_pairs_serve_other_runs_that_learn_from_them_otherwise(
+    recipe: Recipe, photographs: Photographs, start: Start, whole: tuple[DistortionPredictor, Path], tmp_path: Path
+) -> None:
+    def making(progress: Progress) -> None:
+        assert progress.stage != "pairs"
+
+    (tmp_path / FOLDER).symlink_to(whole[1] / FOLDER, target_is_directory=True)
+    slower = dataclasses.replace(recipe, predictor=dataclasses.replace(recipe.predictor, learning_rate=0.001))
+    # Another competition to start from reads the same pairs.
+    other = Start(copy.deepcopy(start.predictor))
+    torch.nn.init.normal_(other.predictor.competition.presence.weight, std=0.02)
+    learned = train_predictor(slower, photographs, tmp_path, start=other, resume=True, progress=making)
+    assert tensors_digest(learned.competition) != tensors_digest(whole[0].competition)
+    elsewhere = Start(copy.deepcopy(start.predictor))
+    torch.nn.init.normal_(elsewhere.predictor.decoder.trust.weight)
+    (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(ValueError, match="made with another recipe"):
+        train_predictor(slower, photographs, tmp_path, start=elsewhere, resume=True)
+
+
 def test_a_finished_run_needs_its_pairs_no_more(
     recipe: Recipe, photographs: Photographs, start: Start, whole: tuple[DistortionPredictor, Path], tmp_path: Path
 ) -> None:
@@ -179,3 +220,7 @@ def test_only_kept_pairs_can_be_gone_over_again() -> None:
         PredictorConfig(kinds_first=9, trained="competition")
     with pytest.raises(ValueError, match="passes"):
         PredictorConfig(passes=0, trained="competition")
+    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1.0"):
+        PredictorConfig(dropout=1.0, trained="competition")
+    with pytest.raises(ValueError, match=r"dropout must be 0 unless trained is 'competition', got 0.1"):
+        PredictorConfig(dropout=0.1)
