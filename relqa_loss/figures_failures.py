@@ -22,32 +22,35 @@ WEBP_DPI = 80
 LEGEND_INCHES = 0.5
 """Height of a legend under a map, with its words on two lines."""
 
+LEAST_LIMIT = 0.3
+"""Height at which colours may first be full, in severity units: a map of next to nothing shall look like nothing."""
+
 QUALITIES = (85, 70, 55, 40, 25, 10)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A pair whose strongest map is on a wrong axis.
+    """A pair that weights get wrong.
 
     Attributes:
         title: what was done to the picture.
         reference: (3, H, W) in [0, 1].
         picture: (3, H, W) in [0, 1].
-        right: the axes of which one should have been the strongest.
-        named: the axis that was.
-        wrong_map: (H, W), its signed map.
+        verdict: what is wrong.
+        axis: whose map shows it.
+        axis_map: (H, W), signed.
     """
 
     title: str
     reference: Tensor
     picture: Tensor
-    right: tuple[str, ...]
-    named: str
-    wrong_map: Tensor
+    verdict: str
+    axis: str
+    axis_map: Tensor
 
 
 def failure_figure(cases: Sequence[Case]) -> Figure:
-    """One row a case: reference, picture, and the map that is stronger than it should be.
+    """One row a case: reference, picture, and the map that shows what is wrong.
 
     Args:
         cases: at least one.
@@ -63,14 +66,14 @@ def failure_figure(cases: Sequence[Case]) -> Figure:
     # The legends under the maps are insets, which the layout does not see: the lowest needs room of its own.
     below = LEGEND_INCHES / height
     figure.get_layout_engine().set(hspace=0.12, rect=(0, below, 1, 1 - below))  # type: ignore[union-attr, call-arg]
-    limit = colour_limit([case.wrong_map for case in cases])
+    limit = max(LEAST_LIMIT, colour_limit([case.axis_map for case in cases]))
     for row, case in enumerate(cases):
         left, middle, right = (figure.add_subplot(len(cases), 3, 3 * row + column) for column in (1, 2, 3))
         picture = _photo("picture", case.picture)
         _show(left, _photo("reference", case.reference), "reference")
         _show(middle, picture, case.title)
-        _show_map(figure, right, picture, case.wrong_map, case.named, limit)
-        right.set_title(f"named {case.named}, right: {' or '.join(case.right)}", fontsize=9)
+        _show_map(figure, right, picture, case.axis_map, case.axis, limit)
+        right.set_title(case.verdict, fontsize=9)
     return figure
 
 

@@ -163,9 +163,10 @@ def cannot_see(evaluation: Mapping[str, Any]) -> str:
 def failures(file: str) -> str:
     """Reference to the figure of failures."""
     return (
-        f"## Failures\n\n![Pairs that these weights name wrong]({file})\n\n"
-        "Pairs whose strongest map is on a wrong axis, the worst of the operators that are named least reliably: "
-        "reference, picture, and the map that is stronger than it should be.\n"
+        f"## Failures\n\n![Pairs that these weights get wrong]({file})\n\n"
+        "Reference, picture, and the map that shows what is wrong, the worst of the operators that are named least "
+        "reliably. Named wrong: the strongest map is on another axis. Overlooked: of two operators, each in a region "
+        "of its own, one is not among the three strongest axes; the map is the one that should show it.\n"
     )
 
 

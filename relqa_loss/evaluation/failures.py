@@ -8,22 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distortions.bank import BANK
 from ..distortions.calibration import stable_seed
 from ..distortions.compose import distort, resolve
+from ..distortions.recipe import Recipe
 from ..distortions.record import Distortion
 from ..distortions.visibility import visibility
 from ..figures_failures import Case, as_webp, failure_figure
 from ..relation import AXES
 from .engine_cases import Comparer, any_visible, crop_of, generator_for, weighted_mean
+from .pair_figures import LEADS, TOP, plan_pairs, told_apart, visible_pair
 
 CASES = 4
-"""Rows of the figure, each another operator."""
+"""Rows of the figure, each another operator or another two."""
 
 ASKED = 12
 """So many of the operators whose axis is named least reliably are looked at."""
 
 PHOTOGRAPHS = 4
-"""On so many photographs each."""
+"""On so many photographs each, where one acts alone."""
 
 SEVERITY = 0.3
 """The mildest that the evaluation asks about: there most is named wrong."""
@@ -37,6 +40,16 @@ def weakest_operators(evaluation: Mapping[str, Any], count: int | None = None) -
         if entry["axis_accuracy"] is not None and entry["axis_accuracy"] < 1
     ]
     return [(name, accuracy) for accuracy, name in sorted(known)[:count]]
+
+
+def weakest_in_pairs(evaluation: Mapping[str, Any], count: int | None = None) -> list[str]:
+    """Operators that were not always named beside another one, or the other one was not, the least reliable first."""
+    known = [
+        (entry["two_operator_top3"], name)
+        for name, entry in evaluation["per_operator"].items()
+        if entry["two_operator_top3"] is not None and entry["two_operator_top3"] < 1
+    ]
+    return [name for _, name in sorted(known)[:count]]
 
 
 def worst_cases(
@@ -86,14 +99,77 @@ def _wrong(loss_fn: Comparer, one: Distortion, reference: Tensor, picture: Tenso
         return []
     right = max(float(strength[AXES.index(axis)]) for axis in one.right_axes)
     title = f"{one.name}, severity {SEVERITY}"
-    case = Case(title, reference[0], picture[0], one.right_axes, AXES[named], maps[0, named])
-    return [(right / float(strength[named]), case)]
+    verdict = f"named {AXES[named]}, right: {' or '.join(one.right_axes)}"
+    return [
+        (right / float(strength[named]), Case(title, reference[0], picture[0], verdict, AXES[named], maps[0, named]))
+    ]
+
+
+def worst_pairs(
+    loss_fn: Comparer,
+    photographs: Sequence[Tensor],
+    distortions: Sequence[Distortion | str],
+    *,
+    count: int = CASES,
+    crop: int | None = 256,
+    seed: int = 0,
+) -> list[Case]:
+    """Pictures of two operators, of which one is not among the strongest axes, as :mod:`.pair_figures` counts them.
+
+    The worst are those whose overlooked axis stands lowest beside the weakest of the axes that were named.
+
+    Args:
+        loss_fn: what is measured.
+        photographs: (3, H, W) in [0, 1]; crops are those of the evaluation with this seed.
+        distortions: operators to look at, or their names, each beside others of the bank.
+        count: cases at most.
+        crop: side of the crops, in pixels; None for whole photographs.
+        seed: of crops, partners and draws.
+
+    Returns:
+        The worst first, one an operator; fewer than ``count``, or none, where fewer are overlooked.
+    """
+    asked = [resolve(one) for one in distortions]
+    table = {one.name: one for one in (*BANK, *asked) if one.trace}
+    found: list[tuple[float, Case]] = []
+    with torch.no_grad():
+        for index, one in enumerate(asked):
+            several: list[tuple[float, Case]] = []
+            for lead, recipe in enumerate(plan_pairs(one, list(table.values()), seed)):
+                number = (index * LEADS + lead) % len(photographs)
+                reference = crop_of(photographs[number], crop, seed + number)
+                operators = [table[component.name] for component in recipe]
+                both = visible_pair(reference, recipe, operators)
+                if both is not None:
+                    several += _overlooked(loss_fn, recipe, operators, reference, both)
+            found += sorted(several, key=lambda item: item[0])[:1]
+    return [case for _, case in sorted(found, key=lambda item: item[0])[:count]]
+
+
+def _overlooked(
+    loss_fn: Comparer, recipe: Recipe, operators: Sequence[Distortion], reference: Tensor, picture: Tensor
+) -> list[tuple[float, Case]]:
+    """The case with the share of the overlooked axis in the weakest that was named, or nothing where both were."""
+    maps = loss_fn.relate(picture, reference).maps
+    strength = weighted_mean(maps.abs(), visibility(reference, picture))[0]
+    best, channels = strength.topk(TOP)
+    named = {AXES[channel] for channel in channels.tolist()}
+    if told_apart(named, *operators) or best[-1] == 0:
+        return []
+    # Where each has an axis among those named, it is one and the same.
+    missing = [one for one in operators if named.isdisjoint(one.right_axes)] or operators
+    height, axis = max(
+        (float(strength[AXES.index(axis)]), axis) for one in missing for axis in one.right_axes if axis not in named
+    )
+    title = " and ".join(f"{component.name} {component.severity:.1f}" for component in recipe)
+    case = Case(title, reference[0], picture[0], f"overlooked: {axis}", axis, maps[0, AXES.index(axis)])
+    return [(height / float(best[-1]), case)]
 
 
 def failures_webp(
     loss_fn: Comparer, photographs: Sequence[Tensor], evaluation: Mapping[str, Any], seed: int = 0
 ) -> bytes | None:
-    """The card's figure of the worst cases, as the bytes of a WebP file.
+    """The card's figure of the worst cases, as the bytes of a WebP file: first of operators alone, then of two at once.
 
     Args:
         loss_fn: what was measured.
@@ -107,6 +183,9 @@ def failures_webp(
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    names = [name for name, _ in weakest_operators(evaluation, ASKED)]
-    cases = worst_cases(loss_fn, photographs, names, crop=evaluation["crop"], seed=seed)
+    names, crop = [name for name, _ in weakest_operators(evaluation, ASKED)], evaluation["crop"]
+    cases = worst_cases(loss_fn, photographs, names, crop=crop, seed=seed)
+    if len(cases) < CASES:
+        names = weakest_in_pairs(evaluation, ASKED)
+        cases += worst_pairs(loss_fn, photographs, names, count=CASES - len(cases), crop=crop, seed=seed)
     return as_webp(failure_figure(cases)) if cases else None

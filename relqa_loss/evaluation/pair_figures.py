@@ -46,18 +46,24 @@ def measure_pairs(
     for index, one in enumerate(table.values()):
         for lead, recipe in enumerate(plan_pairs(one, list(table.values()), seed)):
             reference = pictures[(index * LEADS + lead) % len(pictures)]
-            engine = DistortionEngine([table[component.name] for component in recipe])
-            several = [recipe, *counterfactuals(recipe)]
-            both, *without = engine.render(reference.expand(len(several), -1, -1, -1), several).distorted.split(1)
-            seen = torch.stack([any_visible(other, both) for other in without]).all(dim=0)
-            if not seen:
+            operators = [table[component.name] for component in recipe]
+            both = visible_pair(reference, recipe, operators)
+            if both is None:
                 continue
             strength = weighted_mean(loss_fn.relate(both, reference).maps.abs(), visibility(reference, both))
             best, channels = strength.topk(TOP, dim=1)
             # Maps of zeros name nothing.
             named = {AXES[k] for k, value in zip(channels[0].tolist(), best[0].tolist(), strict=True) if value > 0}
-            right = told_apart(named, *(table[component.name] for component in recipe))
+            right = told_apart(named, *operators)
             rows[one.name].top_three.add(torch.tensor([right]), torch.tensor([True]))
+
+
+def visible_pair(reference: Tensor, recipe: Recipe, operators: Sequence[Distortion]) -> Tensor | None:
+    """A picture (1, 3, H, W) with two operators, as the recipe says; None where one of them is not to be seen."""
+    engine = DistortionEngine(operators)
+    several = [recipe, *counterfactuals(recipe)]
+    both, *without = engine.render(reference.expand(len(several), -1, -1, -1), several).distorted.split(1)
+    return both if all(bool(any_visible(other, both)) for other in without) else None
 
 
 def told_apart(named: Collection[str], one: Distortion, other: Distortion) -> bool:
