@@ -155,6 +155,23 @@ def test_of_a_workers_traceback_the_last_line_is_shown():
     assert one_line("two\n   lines") == "two lines"
 
 
+def leaving(arguments: list[str], **environment: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command line, in a process that says so if it is taken down."""
+    script = "import atexit; from relqa_loss.cli import entry; atexit.register(print, 'taken down'); entry()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, env=os.environ | environment
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["info", "--json"], 0), (["info", "--weights", "nowhere"], 1)])
+def test_a_process_of_torchrun_leaves_at_once_with_all_it_had_to_say(arguments: list[str], code: int) -> None:
+    plain, at_once = leaving(arguments), leaving(arguments, TORCHELASTIC_RUN_ID="1")
+    assert plain[0] == at_once[0] == code
+    assert plain[1].endswith("taken down\n")
+    assert at_once[1:] == (plain[1].removesuffix("taken down\n"), plain[2])
+
+
 def test_info_works_in_a_core_install(tmp_path):
     done = run_core_install(["info", "--json"], tmp_path)
     assert done.returncode == 0, done.stderr

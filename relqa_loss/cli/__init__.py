@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ..images import MissingExtra
 from ..validation import check_device
@@ -43,6 +45,21 @@ def build_parser() -> argparse.ArgumentParser:
     benchmark.add_commands(commands)
     about.add_commands(commands)
     return parser
+
+
+def entry() -> NoReturn:
+    """What the process of the command line does: run its command and leave with its exit code.
+
+    A process of ``torchrun`` leaves at once, without taking anything down; see
+    :func:`relqa_loss.training.distributed.joined`.
+    """
+    code = main()
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        for stream in (sys.stdout, sys.stderr):
+            if not stream.closed:
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

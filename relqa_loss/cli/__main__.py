@@ -1,7 +1,5 @@
 """``python -m relqa_loss.cli``: the command line without an installed script."""
 
-import sys
+from . import entry
 
-from . import main
-
-sys.exit(main())
+entry()

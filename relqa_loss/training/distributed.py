@@ -55,6 +55,11 @@ def current() -> Ranks:
 def joined(device: str | torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     """Be part of the process group that ``torchrun`` asks for, if it does: gloo on the CPU, nccl on CUDA devices.
 
+    A gloo group is not taken down. The threads of that backend can outlive what they worked on: once in some hundred
+    times the process dies of SIGABRT ("terminate called without an active exception") on the way, with its work done,
+    and ``torchrun`` ends the others, done or not. The same can happen when the interpreter takes the group down, so
+    that the command line leaves without (:func:`relqa_loss.cli.entry`).
+
     Args:
         device: what the user asked for; of CUDA devices every process takes the one of its number on the machine.
 
@@ -75,7 +80,8 @@ def joined(device: str | torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     try:
         yield current(), device
     finally:
-        dist.destroy_process_group()
+        if device.type == "cuda":
+            dist.destroy_process_group()
 
 
 def start_equal(module: nn.Module) -> None:
