@@ -10,11 +10,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary sibling, then put it in place in one step: an interruption leaves the old file.
-
-    Where ``path`` is a symbolic link, the file that it points to is replaced, and the link stays.
-    """
-    path = path.resolve()
+    """Let ``write`` fill a temporary sibling, then put it in place in one step: an interruption leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)

@@ -34,14 +34,6 @@ def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypa
     assert (tmp_path / "file").read_text() == "new"
 
 
-def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
-    target, link = tmp_path / "elsewhere" / "file", tmp_path / "link"
-    link.symlink_to(target)
-    write_atomically(link, lambda temporary: temporary.write_text("new"))
-    assert link.is_symlink() and target.read_text() == "new"
-    assert [entry.name for entry in target.parent.iterdir()] == ["file"]
-
-
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
     with pytest.raises(OSError, match="disk"), whole_files(tmp_path) as scratch:

@@ -148,6 +148,10 @@ def keep(
         raise ValueError(f"{out} already holds a run; resume it or choose another folder")
     if checkpoint.exists() and read_checkpoint(checkpoint, ("step",), fingerprint)["step"] >= config.steps:
         return CellBatch(*[torch.empty(0)] * len(CellBatch._fields))  # no step will ask for any
+    there = [path for path in paths if path.exists()]
+    if there:
+        # Before any is made: among pairs of another kind, and through a link, ours would spoil them for their own run.
+        read_checkpoint(there[0], ("pairs",), of_pairs)
     folder.mkdir(parents=True, exist_ok=True)
     began, mine, made = time.monotonic(), missing[ranks.rank :: ranks.size], 0
     with on_sigterm() as stop:

@@ -164,8 +164,10 @@ def test_pairs_of_another_run_are_refused(
     for path in (whole[1] / FOLDER).iterdir():
         (tmp_path / FOLDER / path.name).write_bytes(path.read_bytes())
     other = dataclasses.replace(recipe, seed=recipe.seed + 1)
+    (tmp_path / FOLDER / "00001.pt").unlink()
     with pytest.raises(ValueError, match="made with another recipe"):
         train_predictor(other, photographs, tmp_path, start=start, resume=True)
+    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["00000.pt"]  # none of ours among them
     with pytest.raises(ValueError, match="start must be given where trained is 'competition', got None"):
         train_predictor(recipe, photographs, tmp_path / "none")
     assert not (tmp_path / "none").exists()
