@@ -160,7 +160,7 @@ class PredictorConfig(StageConfig):
             changes with them. ``"competition"`` for the last part of that alone, which settles heights and presence of
             the axes, on pairs that are made once and kept. Both need weights to start from.
         passes: how often each kept pair is gone over: ``steps * batch / passes`` pairs are made, and held in memory.
-        dropout: share of the competition's hidden values that each kept pair has to do without.
+        dropout: share of the values between the competition's hidden layers that are zeroed, drawn anew at each step.
     """
 
     widths: tuple[int, ...] = (16, 48, 80, 112)
