@@ -134,7 +134,8 @@ class AxisCompetition(nn.Module):
         Args:
             cells: what the pair shows in cells of 16 pixels.
             even: (B, even_channels, h, w).
-            gains: (B, 2, MEASURED_WIDTH, h, w), what dropout multiplies the outputs of ``measure`` and ``meet`` by.
+            gains: (B, 2, MEASURED_WIDTH, h, w), what dropout multiplies the outputs of ``measure`` and ``meet`` by on
+                their way into the next hidden layer; the heads read those of ``meet`` whole. None to drop nothing.
         """
         of_measured, of_met = (1.0, 1.0) if gains is None else gains.unbind(1)
         counts = cells.counts

@@ -64,7 +64,7 @@ def add_commands(commands: Commands) -> None:
             metavar="RUN|WEIGHTS",
             help="what the predictor starts from: OUT of another run, or weights; random if left out",
         )
-        stage.add_argument("--resume", action="store_true", help="go on from the checkpoint in OUT")
+        stage.add_argument("--resume", action="store_true", help="go on from OUT's checkpoint and kept pairs")
         stage.add_argument("--device", default="cpu", help="where to train, e.g. cuda (default: cpu)")
         stage.add_argument(
             "--set",

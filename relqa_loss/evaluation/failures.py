@@ -121,7 +121,8 @@ def worst_pairs(
     Args:
         loss_fn: what is measured.
         photographs: (3, H, W) in [0, 1]; crops are those of the evaluation with this seed.
-        distortions: operators to look at, or their names, each beside others of the bank.
+        distortions: operators to look at, or their names, each beside others of the bank; those without a trace of
+            their direction are left out, as there.
         count: cases at most.
         crop: side of the crops, in pixels; None for whole photographs.
         seed: of crops, partners and draws.
@@ -133,7 +134,10 @@ def worst_pairs(
     table = {one.name: one for one in (*BANK, *asked) if one.trace}
     found: list[tuple[float, Case]] = []
     with torch.no_grad():
-        for index, one in enumerate(asked):
+        for one in asked:
+            if one.name not in table:
+                continue
+            index = list(table).index(one.name)  # as the evaluation deals photographs
             several: list[tuple[float, Case]] = []
             for lead, recipe in enumerate(plan_pairs(one, list(table.values()), seed)):
                 number = (index * LEADS + lead) % len(photographs)
@@ -153,8 +157,9 @@ def _overlooked(
     maps = loss_fn.relate(picture, reference).maps
     strength = weighted_mean(maps.abs(), visibility(reference, picture))[0]
     best, channels = strength.topk(TOP)
-    named = {AXES[channel] for channel in channels.tolist()}
-    if told_apart(named, *operators) or best[-1] == 0:
+    # Maps of zeros name nothing.
+    named = {AXES[channel] for channel, value in zip(channels.tolist(), best.tolist(), strict=True) if value > 0}
+    if told_apart(named, *operators):
         return []
     # Where each has an axis among those named, it is one and the same.
     missing = [one for one in operators if named.isdisjoint(one.right_axes)] or operators
@@ -163,7 +168,7 @@ def _overlooked(
     )
     title = " and ".join(f"{component.name} {component.severity:.1f}" for component in recipe)
     case = Case(title, reference[0], picture[0], f"overlooked: {axis}", axis, maps[0, AXES.index(axis)])
-    return [(height / float(best[-1]), case)]
+    return [(height / float(best[-1]) if height else 0.0, case)]
 
 
 def failures_webp(

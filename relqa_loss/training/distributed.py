@@ -58,7 +58,8 @@ def joined(device: str | torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     A gloo group is not taken down. The threads of that backend can outlive what they worked on: once in some hundred
     times the process dies of SIGABRT ("terminate called without an active exception") on the way, with its work done,
     and ``torchrun`` ends the others, done or not. The same can happen when the interpreter takes the group down, so
-    that the command line leaves without (:func:`relqa_loss.cli.entry`).
+    that the command line leaves without (:func:`relqa_loss.cli.entry`). A process that joins again
+    stays in the group it is in.
 
     Args:
         device: what the user asked for; of CUDA devices every process takes the one of its number on the machine.
@@ -76,11 +77,13 @@ def joined(device: str | torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     if device.type == "cuda":
         device = check_device("device", torch.device("cuda", int(os.environ["LOCAL_RANK"])))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    ours = not dist.is_initialized()
+    if ours:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield current(), device
     finally:
-        if device.type == "cuda":
+        if ours and device.type == "cuda":
             dist.destroy_process_group()
 
 

@@ -1,7 +1,8 @@
 """Pairs kept as what the competition of the axes reads of them, so that it can go over many of them many times.
 
 Making a pair and running the networks on it takes tens of times as long as the competition does. Where nothing before
-it learns, that is done once for each pair. All pairs of a run are held in memory, by each of its processes.
+it learns, that is done once for each pair. All pairs of a run are held in memory, by each of its processes. Runs may
+share a folder of pairs, one after the other: two that make pairs in it at once would write the same files.
 """
 
 from __future__ import annotations
@@ -90,8 +91,11 @@ class KeptCells:
     rows: range
     dropout: float
 
-    def __call__(self, step: int) -> tuple[CellBatch, Tensor]:
-        """The step's rows, in float32, and the gains (len(rows), 2, MEASURED_WIDTH, h, w) of their hidden values."""
+    def __call__(self, step: int) -> tuple[CellBatch, Tensor | None]:
+        """The step's rows, in float32, and the gains (len(rows), 2, MEASURED_WIDTH, h, w) of their hidden values.
+
+        None for the gains where nothing is dropped.
+        """
         count = len(self.pairs.maps)
         places = [step * self.batch + row for row in self.rows]
         orders = {
@@ -99,10 +103,12 @@ class KeptCells:
             for turn in {place // count for place in places}
         }
         chosen = torch.stack([orders[place // count][place % count] for place in places])
+        batch = CellBatch(*(tensor[chosen].float() for tensor in self.pairs))
+        if not self.dropout:
+            return batch, None
         hidden = (2, MEASURED_WIDTH, *self.pairs.maps.shape[-2:])
         drawn = torch.stack([torch.rand(hidden, generator=seeded(self.seed, 4, step, row)) for row in self.rows])
-        gains = (drawn >= self.dropout) / (1 - self.dropout)
-        return CellBatch(*(tensor[chosen].float() for tensor in self.pairs)), gains
+        return batch, (drawn >= self.dropout) / (1 - self.dropout)
 
 
 def keep(
@@ -119,7 +125,8 @@ def keep(
 ) -> CellBatch:
     """All pairs of a run: those that lie in ``out`` already are read, the others made and written there.
 
-    In a process group each process makes its share; all must see the same folder.
+    Empty tensors where a checkpoint says that the run is finished: no step will ask for pairs. In a process group each
+    process makes its share; all must see the same folder.
 
     Args:
         make: number of a shard -> its pairs, of the whole batch.
@@ -135,8 +142,8 @@ def keep(
 
     Raises:
         Stopped: SIGTERM arrived (in any process); what is finished is kept.
-        ValueError: pairs or a checkpoint are there and ``resume`` is False, they are other pairs, of another run, or
-            damaged, or processes see different folders.
+        ValueError: pairs or a checkpoint are there and ``resume`` is False; the pairs depend on something else, the
+            checkpoint is another run's, or one of them is damaged; processes see different folders.
     """
     folder, ranks = out / FOLDER, current()
     paths = [folder / f"{shard:05d}.pt" for shard in range(-(-config.steps // config.passes))]
@@ -147,13 +154,15 @@ def keep(
     if taken and not resume:
         raise ValueError(f"{out} already holds a run; resume it or choose another folder")
     if checkpoint.exists() and read_checkpoint(checkpoint, ("step",), fingerprint)["step"] >= config.steps:
-        return CellBatch(*[torch.empty(0)] * len(CellBatch._fields))  # no step will ask for any
+        return CellBatch(*[torch.empty(0)] * len(CellBatch._fields))
     there = [path for path in paths if path.exists()]
     if there:
         # Before any is made: among pairs of another kind, and through a link, ours would spoil them for their own run.
-        read_checkpoint(there[0], ("pairs",), of_pairs)
+        _read_shard(there[0], of_pairs)
     folder.mkdir(parents=True, exist_ok=True)
-    began, mine, made = time.monotonic(), missing[ranks.rank :: ranks.size], 0
+    # By number: a file that appears after one process has looked leaves the others' shares as they are.
+    mine = [shard for shard in missing if shard % ranks.size == ranks.rank]
+    began, made = time.monotonic(), 0
     with on_sigterm() as stop:
         for shard in mine:
             if stop.asked:
@@ -176,10 +185,24 @@ def _read(paths: Sequence[Path], out: Path, fingerprint: str) -> CellBatch:
     for number, path in enumerate(paths):
         if not path.exists():
             raise ValueError(f"out must be one folder for all processes, got {out}, where some find no {path.name}")
-        shard = read_checkpoint(path, ("pairs",), fingerprint)["pairs"]
+        shard = _read_shard(path, fingerprint)
         rows = len(shard[0])
         if not tensors:
             tensors = [one.new_empty(rows * len(paths), *one.shape[1:]) for one in shard]
         for whole, one in zip(tensors, shard, strict=True):
             whole[number * rows : (number + 1) * rows] = one
     return CellBatch(*tensors)
+
+
+def _read_shard(path: Path, fingerprint: str) -> tuple[Tensor, ...]:
+    """The tensors of one shard.
+
+    Raises:
+        ValueError: it is damaged, or holds pairs that depend on something else.
+    """
+    other = (
+        "holds pairs of another recipe (its seed, [data], batch, crop, two_operators or both_distorted), other "
+        "photographs, other weights to start from or another version of this package: choose another folder"
+    )
+    pairs: tuple[Tensor, ...] = read_checkpoint(path, ("pairs",), fingerprint, other)["pairs"]
+    return pairs

@@ -212,13 +212,23 @@ def run(
     return model
 
 
-def read_checkpoint(path: Path, keys: Collection[str], fingerprint: str | None = None) -> dict[str, Any]:
+OTHER_RUN = (
+    "was made with another recipe, other photographs or another severity table: repeat the --recipe, --start-from, "
+    "--scorer-from and every --set of that run, or choose another folder"
+)
+"""What is wrong with a checkpoint of another fingerprint, and what to do about it."""
+
+
+def read_checkpoint(
+    path: Path, keys: Collection[str], fingerprint: str | None = None, other: str = OTHER_RUN
+) -> dict[str, Any]:
     """What a run has saved, on the CPU: loading it into modules and optimisers puts it where each of them wants it.
 
     Args:
         path: of the file.
         keys: what the caller needs of it.
         fingerprint: of what the run must have depended on, or None.
+        other: what the error says of a file of another fingerprint.
 
     Raises:
         ValueError: a damaged file, one of another kind, or a run that depended on something else than the fingerprint
@@ -235,10 +245,7 @@ def read_checkpoint(path: Path, keys: Collection[str], fingerprint: str | None =
     if missing:
         raise ValueError(f"{wrong}: it lacks {', '.join(missing)}")
     if fingerprint is not None and state.get("fingerprint") != fingerprint:
-        raise ValueError(
-            f"{path} was made with another recipe, other photographs or another severity table: repeat the "
-            "--recipe, --start-from, --scorer-from and every --set of that run, or choose another folder"
-        )
+        raise ValueError(f"{path} {other}")
     return dict(state)
 
 

@@ -287,9 +287,10 @@ def train_predictor(
         terms["presence"] = presence_loss(presence, *known, share_of_count)
         return loss + config.presence_weight * terms["presence"], terms
 
-    def loss_of_cells(rows: tuple[CellBatch, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss_of_cells(rows: tuple[CellBatch, Tensor | None]) -> tuple[Tensor, dict[str, Tensor]]:
         batch = CellBatch(*(tensor.to(device) for tensor in rows[0]))
-        maps, presence = batch.settled(predictor, rows[1].to(device))
+        gains = None if rows[1] is None else rows[1].to(device)
+        maps, presence = batch.settled(predictor, gains)
         return map_terms(maps, presence, (batch.target, batch.weight, batch.unsigned), False)
 
     def loss_of(batch: PairBatch) -> tuple[Tensor, dict[str, Tensor]]:

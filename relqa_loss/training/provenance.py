@@ -38,9 +38,12 @@ def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, *bases: nn
 
 
 def fingerprint_of_pairs(recipe: Recipe, photographs: Photographs, predictor: DistortionPredictor) -> str:
-    """sha256 over what kept pairs hold (:mod:`.kept_cells`), whatever the competition then learns from them."""
+    """sha256 over what kept pairs hold (:mod:`.kept_cells`), whatever the competition then learns from them.
+
+    The version of this package counts: pairs of an earlier one may differ where its engine or its networks do.
+    """
     before = without_parts(predictor, (predictor.competition,))
-    return _fingerprint(recipe, "pairs", photographs, [digest_of(before)])
+    return _fingerprint(recipe, "pairs", photographs, [digest_of(before), __version__])
 
 
 def _fingerprint(recipe: Recipe, stage: str, photographs: Photographs, bases: Sequence[str]) -> str:

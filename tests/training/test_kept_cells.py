@@ -69,8 +69,13 @@ def whole(
     return train_predictor(recipe, photographs, out, start=start), out
 
 
+def engine_of(recipe: Recipe) -> DistortionEngine:
+    several = recipe.predictor.two_operators
+    return DistortionEngine(recipe.data.operators(), components={1: 1 - several, 2: several})
+
+
 def pairs_of(recipe: Recipe, photographs: Photographs) -> MakePairs:
-    return MakePairs(photographs.training, recipe, DistortionEngine(recipe.data.operators()), range(4))
+    return MakePairs(photographs.training, recipe, engine_of(recipe), range(4))
 
 
 def test_what_is_kept_gives_the_maps_of_the_pairs(recipe: Recipe, photographs: Photographs, start: Start) -> None:
@@ -117,7 +122,7 @@ def test_each_row_of_each_step_does_without_other_values() -> None:
     assert len({tuple(row.flatten().tolist()) for step in (2, 3) for row in batches(step)[1]}) == 64
     halves = [dataclasses.replace(batches, rows=part) for part in (range(16), range(16, 32))]
     assert torch.equal(torch.cat([half(2)[1] for half in halves]), gains)
-    assert torch.equal(KeptCells(pairs, 4, 5, range(4), 0.0)(0)[1], torch.ones(4, 2, MEASURED_WIDTH, 2, 3))
+    assert KeptCells(pairs, 4, 5, range(4), 0.0)(0)[1] is None
 
 
 def test_the_competition_alone_learns_and_distances_stay(
@@ -157,6 +162,52 @@ def test_a_run_that_is_cut_short_goes_on_to_the_same_end(
     assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).iterdir()}.items()
 
 
+def test_pairs_of_another_version_of_the_package_are_refused(
+    recipe: Recipe,
+    photographs: Photographs,
+    start: Start,
+    whole: tuple[DistortionPredictor, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / FOLDER).symlink_to(whole[1] / FOLDER, target_is_directory=True)
+    monkeypatch.setattr("relqa_loss.training.provenance.__version__", "0.0.9")
+    with pytest.raises(ValueError, match="another version of this package"):
+        train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"crop": 48},
+        {"batch": 2},
+        {"two_operators": 1.0},
+        {"both_distorted": 1.0},
+        {"learning_rate": 0.5, "weight_decay": 0.5, "average": 0.5, "warmup": 3, "dropout": 0.5},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_pairs_depend_on_is_what_tells_them_apart(
+    recipe: Recipe, photographs: Photographs, change: dict[str, float]
+) -> None:
+    other = dataclasses.replace(recipe, predictor=dataclasses.replace(recipe.predictor, **change))
+    batches = [
+        MakePairs(photographs.training, one, engine_of(one), range(one.predictor.batch))(0) for one in (recipe, other)
+    ]
+    same = batches[0].a.shape == batches[1].a.shape and all(map(torch.equal, *batches))
+    assert same == (recipe.digest("pairs") == other.digest("pairs")) == ("learning_rate" in change)
+
+
+def test_the_competition_learns_with_dropout_in_half_precision(
+    recipe: Recipe, photographs: Photographs, start: Start, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(recipe.predictor, precision="bfloat16", dropout=0.5)
+    half = dataclasses.replace(recipe, predictor=config)
+    after = train_predictor(half, photographs, tmp_path, start=start)
+    assert all(tensor.isfinite().all() for tensor in after.competition.state_dict().values())
+    assert tensors_digest(after.competition) != tensors_digest(start.predictor.competition)
+
+
 def test_pairs_of_another_run_are_refused(
     recipe: Recipe, photographs: Photographs, start: Start, whole: tuple[DistortionPredictor, Path], tmp_path: Path
 ) -> None:
@@ -165,7 +216,7 @@ def test_pairs_of_another_run_are_refused(
         (tmp_path / FOLDER / path.name).write_bytes(path.read_bytes())
     other = dataclasses.replace(recipe, seed=recipe.seed + 1)
     (tmp_path / FOLDER / "00001.pt").unlink()
-    with pytest.raises(ValueError, match="made with another recipe"):
+    with pytest.raises(ValueError, match=r"00000\.pt holds pairs of another recipe"):
         train_predictor(other, photographs, tmp_path, start=start, resume=True)
     assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["00000.pt"]  # none of ours among them
     with pytest.raises(ValueError, match="start must be given where trained is 'competition', got None"):
@@ -186,10 +237,12 @@ def test_pairs_serve_other_runs_that_learn_from_them_otherwise(
     torch.nn.init.normal_(other.predictor.competition.presence.weight, std=0.02)
     learned = train_predictor(slower, photographs, tmp_path, start=other, resume=True, progress=making)
     assert tensors_digest(learned.competition) != tensors_digest(whole[0].competition)
+    fresh = train_predictor(slower, photographs, tmp_path / "fresh", start=other)
+    assert tensors_digest(learned) == tensors_digest(fresh)
     elsewhere = Start(copy.deepcopy(start.predictor))
     torch.nn.init.normal_(elsewhere.predictor.decoder.trust.weight)
     (tmp_path / CHECKPOINT).unlink()
-    with pytest.raises(ValueError, match="made with another recipe"):
+    with pytest.raises(ValueError, match="other weights to start from"):
         train_predictor(slower, photographs, tmp_path, start=elsewhere, resume=True)
 
 

@@ -52,7 +52,7 @@ CHANGES = {
     for key, value in {"batch": "4", "learning_rate": "1e-4", "warmup": "0", "average": "0.5"}.items()
 } | {"scorer.steps": "3"}
 
-KEPT = {"predictor.trained": "competition", "predictor.passes": "2"}
+KEPT = {"predictor.trained": "competition", "predictor.passes": "2", "predictor.dropout": "0.2"}
 
 SCRIPT = """
 import json
@@ -92,6 +92,8 @@ if __name__ == "__main__":
         def report(progress):
             raise ValueError("only the first process sees this")
 
+        with joined("cpu") as again:
+            assert again == (ranks, device)
         train_predictor(recipe, photographs, folder + "/failed", device=device, progress=report)
 """
 
