@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .decoder import (
     COMPETITION_CELLS,
+    COVERED_CELLS,
     DILATIONS,
     AxisCompetition,
     Cells,
@@ -47,12 +48,16 @@ features two in a residual at strides 16 and 8, one at 4 and one at 2. Patch pro
 nothing, since on the way down each step ends at a border of the next coarser cells."""
 
 _COMPETITION_REACH = 16 * (COMPETITION_CELLS // 2 + 1)
+_COVERAGE_REACH = 16 * (max(COVERED_CELLS) // 2 + 1)
 
-MAP_REACH = _COMPETITION_REACH + (2 + 4 + 2 + 2 * 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH
+MAP_REACH = max(
+    _COMPETITION_REACH + (2 + 4 + 2 + 2 * 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH, _COVERAGE_REACH
+)
 """The same for maps: competition of the axes and its bilinear upsampling, bilinear upsampling of the maps, averaging
-over cells, the decoder's blocks at strides 2, 4, 8 and 16, the pair network at stride 16, and the encoder. The
-displacement field looks less far, and so do the statistics, although averaged over more cells for the competition, and
-the way by the full-resolution gates."""
+over cells, the decoder's blocks at strides 2, 4, 8 and 16, the pair network at stride 16, and the encoder; or the cells
+counted for the competition, of which the pixels alone are asked whether they differ. The displacement field looks less
+far, and so do the statistics, although averaged over more cells for the competition, and the way by the full-resolution
+gates."""
 
 
 class PairFeatures(NamedTuple):

@@ -11,11 +11,15 @@ from torch import Tensor
 from relqa_loss import AXES, DistortionPredictor, RelationalLoss
 from relqa_loss.decoder import (
     COMPETITION_WIDTH,
+    COVERED_CELLS,
     HIGHEST,
     LARGEST_LOG_FACTOR,
     MEASURED_WIDTH,
     START_PRESENCE,
+    WHITENING_FLOOR,
     AxisCompetition,
+    Cells,
+    WhitenedConv,
     cells_of,
     lifted,
     presence_gates,
@@ -105,6 +109,73 @@ def test_axes_do_not_compete_before_training() -> None:
     assert (presence_gates(presence) > 0.95).all()
 
 
+def nearly_alike(count: int = 4000) -> Tensor:
+    """Values (count, 3) far from 0: two channels that differ by a hundredth, and one on its own."""
+    first, apart, third = torch.randn(3, count, generator=torch.Generator().manual_seed(1))
+    return torch.stack((first - 30, first + 0.01 * apart - 29, 0.1 * third), dim=1)
+
+
+def test_channels_that_are_read_are_whitened_by_what_was_shown() -> None:
+    values, reading = nearly_alike(), WhitenedConv(3, 3)
+    torch.nn.init.dirac_(reading.weight)
+    torch.nn.init.zeros_(reading.bias)
+    as_maps = values.T.view(1, 3, 40, 100)
+    as_they_are = as_maps + torch.tensor([30.0, 29.0, 0.0]).view(1, 3, 1, 1)
+    assert torch.equal(reading(as_they_are), as_they_are) and not reading.fitted
+    reading.fit(values)
+    white = reading(as_maps).detach()[0].flatten(1)
+    assert reading.fitted
+    torch.testing.assert_close(white.mean(dim=1), torch.zeros(3), atol=1e-3, rtol=0)
+    covariance = white @ white.T / white.shape[1]
+    # Only as far as the floor allows: the difference of the two has a variance of 0.00005 of theirs.
+    directions = (
+        torch.tensor([[1.0, 1.0, 0.0], [1.0, -1.0, 0.0], [0.0, 0.0, 1.0]]) / torch.tensor([[2.0], [2.0], [1.0]]).sqrt()
+    )
+    wanted = torch.tensor([2 / (2 + WHITENING_FLOOR), 5e-5 / (5e-5 + WHITENING_FLOOR), 1 / (1 + WHITENING_FLOOR)])
+    torch.testing.assert_close((directions @ covariance @ directions.T), wanted.diag(), atol=2e-3, rtol=0.02)
+
+
+def test_what_is_far_from_all_that_was_shown_is_cut_off() -> None:
+    reading = WhitenedConv(3, 2)
+    reading.fit(nearly_alike())
+    odd_ones = torch.full((1, 3, 1, 2), 1e6)
+    odd_ones[..., 1] = 1e12
+    near, far = reading(odd_ones).unbind(-1)
+    assert torch.equal(near, far) and bool(near.isfinite().all())
+
+
+def test_whitened_reading_holds_in_half_precision() -> None:
+    reading, values = WhitenedConv(3, 8), nearly_alike()
+    reading.fit(values)
+    as_maps = values.T.reshape(1, 3, 40, 100)
+    with torch.no_grad():
+        exact = reading(as_maps)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = reading(as_maps)
+        # What it would be if means were taken off after rounding.
+        rounded = reading(as_maps.bfloat16())
+    error, naive = ((one - exact).square().mean().sqrt() / exact.std() for one in (half, rounded))
+    assert error < 0.02 and naive > 3 * error
+
+
+def test_a_competition_of_whitened_values_is_fitted_where_something_is_seen() -> None:
+    competition = AxisCompetition(4)
+    generator = torch.Generator().manual_seed(2)
+    shapes = (len(AXES), ODD_CHANNELS + EVEN_CHANNELS, 1)
+    cells = Cells(*(torch.rand(6, channels, 5, 5, generator=generator) + 0.1 for channels in shapes))
+    even = torch.randn(6, 4, 5, 5, generator=generator)
+    unseen = torch.ones(6, 1, 5, 5, dtype=torch.bool)
+    unseen[..., 0] = False
+    competition.fit_whitening(cells, even, unseen)
+    assert competition.read.fitted and competition.measure.fitted
+    even[..., 0] = 100.0
+    again = AxisCompetition(4)
+    again.fit_whitening(cells, even, unseen)
+    assert torch.equal(again.read.mean, competition.read.mean)
+    again.fit_whitening(cells, even, ~unseen)
+    assert (again.read.mean[-4:] == 100).all()
+
+
 def test_one_axis_holds_another_down_near_it_and_not_far_away() -> None:
     competition = AxisCompetition(4)
     noise, contrast = AXES.index("noise"), AXES.index("contrast")
@@ -125,6 +196,29 @@ def test_one_axis_holds_another_down_near_it_and_not_far_away() -> None:
     assert (factors[others] == 1).all()
     assert (presence[contrast, 0, 8:16] < -2).all() and (presence[contrast, 0, 20:] > 1).all()
     assert (presence[others] == 0).all()
+
+
+def test_what_share_of_the_surroundings_differs_is_read_as_far_as_a_crop_of_training() -> None:
+    competition = AxisCompetition(4)
+    occlusion = AXES.index("occlusion")
+    with torch.no_grad():
+        for parameter in competition.parameters():
+            parameter.zero_()
+        competition.read.weight[0, 2 * len(AXES) + len(COVERED_CELLS)] = 1.0  # the widest
+        competition.read.bias[0] = 5.0
+        competition.factors.weight[occlusion, 0] = 1.0
+
+    def factors(*blocks: int) -> Tensor:
+        weight = torch.full((1, 1, 8, 400), 1.6e-4)
+        for block in blocks:
+            weight[..., 8 * block : 8 * block + 8] = 100.0
+        cells = cells_of(torch.zeros(1, len(AXES), 8, 400), weight, of_nothing(2, 100))
+        found: Tensor = competition(cells, torch.zeros(1, 4, 1, 50))[0][0, occlusion, 0]
+        return found.detach()
+
+    one, two, ten = factors(25), factors(25, 30), factors(*range(20, 30))
+    assert one[25] < two[25] < ten[25]
+    assert one[25 - 15] > one[25 - 16] and one[25 + 15] > one[25 + 16] and one[25 - 16] == one[0]
 
 
 def test_whether_an_axis_is_there_is_read_from_the_cell_itself_too() -> None:
@@ -315,18 +409,18 @@ def test_learned_maps_peak_inside_the_footprint_of_a_defect(
 
 def test_maps_move_with_the_picture(predictor: DistortionPredictor, make_pair: PairMaker) -> None:
     # By the coarsest stride, so that the cells fall on the same pixels; compared where neither border reaches.
-    a, b = make_pair(1, 512, 512)
-    here = predictor(a, b)[..., 240:272, 240:272]
-    there = predictor(a.roll((16, -16), (2, 3)), b.roll((16, -16), (2, 3)))[..., 256:288, 224:256]
+    a, b = make_pair(1, 576, 576)
+    here = predictor(a, b)[..., 280:296, 280:296]
+    there = predictor(a.roll((16, -16), (2, 3)), b.roll((16, -16), (2, 3)))[..., 296:312, 264:280]
     torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-6)
 
 
 def test_a_picture_cut_out_of_a_larger_one_has_the_same_maps_away_from_the_cut(
     predictor: DistortionPredictor, make_pair: PairMaker
 ) -> None:
-    a, b = make_pair(1, 64, 576)
+    a, b = make_pair(1, 64, 640)
     whole = predictor(a, b)[..., 240:272]
-    part = predictor(a[..., :496], b[..., :496])[..., 240:272]
+    part = predictor(a[..., :544], b[..., :544])[..., 240:272]
     torch.testing.assert_close(part, whole, rtol=1e-4, atol=1e-6)
 
 

@@ -137,7 +137,7 @@ def worst_pairs(
         for one in asked:
             if one.name not in table:
                 continue
-            index = list(table).index(one.name)  # as the evaluation deals photographs
+            index = list(table).index(one.name)  # as the evaluation of the whole bank deals photographs
             several: list[tuple[float, Case]] = []
             for lead, recipe in enumerate(plan_pairs(one, list(table.values()), seed)):
                 number = (index * LEADS + lead) % len(photographs)

@@ -68,7 +68,8 @@ def joined(device: str | torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         The place in the group, and the device to train on.
 
     Raises:
-        ValueError: no such device, or more processes on this machine than it has CUDA devices.
+        ValueError: no such device, more processes on this machine than it has CUDA devices, or a group is there that
+            is not made for it.
     """
     device = check_device("device", device)
     if not (dist.is_available() and dist.is_torchelastic_launched()):
@@ -77,9 +78,11 @@ def joined(device: str | torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     if device.type == "cuda":
         device = check_device("device", torch.device("cuda", int(os.environ["LOCAL_RANK"])))
         torch.cuda.set_device(device)
-    ours = not dist.is_initialized()
+    backend, ours = "nccl" if device.type == "cuda" else "gloo", not dist.is_initialized()
     if ours:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group(backend)
+    elif dist.get_backend() != backend:
+        raise ValueError(f"device must suit the process group that is there, {dist.get_backend()}, got {device}")
     try:
         yield current(), device
     finally:

@@ -31,6 +31,10 @@ from .stopping import Stopped, on_sigterm
 FOLDER = "pairs"
 """Of the kept pairs, in the run's folder: 130 kB a pair of 256 pixels, there and in memory."""
 
+CONTENT = 1
+"""Version of what a kept pair is: raised with every change of :class:`CellBatch`, of how it is made or of what of the
+engine or the networks goes into it."""
+
 AT_ONCE = 8
 """Pairs in one pass of the networks."""
 
@@ -160,9 +164,7 @@ def keep(
         # Before any is made: among pairs of another kind, and through a link, ours would spoil them for their own run.
         _read_shard(there[0], of_pairs)
     folder.mkdir(parents=True, exist_ok=True)
-    # By number: a file that appears after one process has looked leaves the others' shares as they are.
-    mine = [shard for shard in missing if shard % ranks.size == ranks.rank]
-    began, made = time.monotonic(), 0
+    began, mine, made = time.monotonic(), missing[ranks.rank :: ranks.size], 0
     with on_sigterm() as stop:
         for shard in mine:
             if stop.asked:
@@ -202,7 +204,7 @@ def _read_shard(path: Path, fingerprint: str) -> tuple[Tensor, ...]:
     """
     other = (
         "holds pairs of another recipe (its seed, [data], batch, crop, two_operators or both_distorted), other "
-        "photographs, other weights to start from or another version of this package: choose another folder"
+        "photographs, other weights to start from or another state of this package: choose another folder"
     )
     pairs: tuple[Tensor, ...] = read_checkpoint(path, ("pairs",), fingerprint, other)["pairs"]
     return pairs

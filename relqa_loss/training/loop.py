@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..files import write_atomically
+from ..weights import load_strictly
 from .data import batches
 from .distributed import any_rank, average_gradients, current, extremes, mean_over_ranks, start_equal
 from .recipe import StageConfig
@@ -127,7 +128,7 @@ def run(
         if not resume:
             raise ValueError(f"{out} already holds a run; resume it or choose another folder")
         state = read_checkpoint(checkpoint, ("model", "average", "optimiser", "step", "seconds"), fingerprint)
-        model.load_state_dict(state["model"])
+        load_strictly(model, state["model"], str(checkpoint))  # an earlier state of the package had other networks
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         start, spent = state["step"], state["seconds"]
@@ -270,7 +271,7 @@ def load_average(model: nn.Module, folder: str | Path, steps: int, fingerprint: 
     state = read_checkpoint(path, ("average", "step", "seconds"), fingerprint)
     if state["step"] < steps:
         raise ValueError(f"the run in {folder} is not finished ({state['step']} of {steps} steps); resume it first")
-    model.load_state_dict(average_in(state))
+    load_strictly(model, average_in(state), str(path))
     return float(state["seconds"])
 
 

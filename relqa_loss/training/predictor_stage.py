@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..decoder import gated
+from ..decoder import AxisCompetition, Cells, gated
 from ..distortions import Distortion, DistortionEngine
 from ..evaluation.engine_cases import VISIBLE, weighted_mean
 from ..evaluation.statistics import mean_of, spearman
@@ -49,6 +49,9 @@ the edge of a region is not worth a name."""
 
 SEEN_CELL = 0.02
 """Mean weight of a cell from which it is asked what is there: some twentieth of its pixels are plain to see."""
+
+WHITENED_PAIRS = 640
+"""Kept pairs at most by whose cells the competition's inputs are whitened."""
 
 ORDER_TEMPERATURE = 0.5
 """Logarithm of the ratio of two heights at which the loss takes them as told apart."""
@@ -223,6 +226,21 @@ def quick_figures(
     return {name: value for name, value in figures.items() if value is not None}
 
 
+def whiten_by(competition: AxisCompetition, kept: CellBatch, device: torch.device) -> None:
+    """Whiten what the competition reads by ``WHITENED_PAIRS`` of the kept pairs, spread evenly, and start it anew.
+
+    Not where it was done before: what has been learned since holds for that whitening. Nor where fewer cells show
+    anything than there are channels: their covariance would tell nothing of most directions.
+    """
+    count = len(kept.maps)
+    if competition.measure.fitted or not count:
+        return
+    some = CellBatch(*(tensor[:: -(-count // WHITENED_PAIRS)].float().to(device) for tensor in kept))
+    seen = some.weight + some.unsigned > SEEN_CELL
+    if int(seen.sum()) >= competition.measure.in_channels:
+        competition.fit_whitening(Cells(some.heights, some.statistics, some.counts), some.even, seen)
+
+
 def new_predictor(config: PredictorConfig) -> DistortionPredictor:
     """An untrained predictor of a recipe's architecture."""
     return DistortionPredictor(config.widths, config.pair_widths, config.texture_widths, config.map_width)
@@ -330,6 +348,7 @@ def train_predictor(
             device=device,
             progress=progress,
         )
+        whiten_by(predictor.competition, kept, device)
         make, takes = KeptCells(kept, config.batch, recipe.seed, rows, config.dropout), loss_of_cells
         config = replace(config, workers=0)  # the pairs are in memory here
     run(

@@ -17,6 +17,7 @@ from ..distortions.availability import missing_codecs
 from ..distortions.bank import BANK, SEVERITY_FILE, by_name
 from ..predictor import DistortionPredictor
 from .data import Photographs
+from .kept_cells import CONTENT
 from .recipe import Recipe
 from .start import ScorerStart, Start, unseen_operators
 
@@ -40,10 +41,11 @@ def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, *bases: nn
 def fingerprint_of_pairs(recipe: Recipe, photographs: Photographs, predictor: DistortionPredictor) -> str:
     """sha256 over what kept pairs hold (:mod:`.kept_cells`), whatever the competition then learns from them.
 
-    The version of this package counts: pairs of an earlier one may differ where its engine or its networks do.
+    The version of this package counts, and :data:`.kept_cells.CONTENT` between versions: what lies in a folder may come
+    from an engine or networks that have changed since.
     """
     before = without_parts(predictor, (predictor.competition,))
-    return _fingerprint(recipe, "pairs", photographs, [digest_of(before), __version__])
+    return _fingerprint(recipe, "pairs", photographs, [digest_of(before), __version__, str(CONTENT)])
 
 
 def _fingerprint(recipe: Recipe, stage: str, photographs: Photographs, bases: Sequence[str]) -> str:

@@ -14,15 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from relqa_loss import DistortionEngine, DistortionPredictor, RelationalScorer
-from relqa_loss.decoder import MEASURED_WIDTH
+from relqa_loss import AXES, DistortionEngine, DistortionPredictor, RelationalScorer
+from relqa_loss.decoder import MEASURED_WIDTH, AxisCompetition
 from relqa_loss.digests import distance_digest, tensors_digest
 from relqa_loss.images import write_image
+from relqa_loss.local_statistics import EVEN_CHANNELS, ODD_CHANNELS
 from relqa_loss.training.data import Photographs, load_photographs
 from relqa_loss.training.kept_cells import FOLDER, CellBatch, KeptCells, cells_of_pairs
 from relqa_loss.training.loop import CHECKPOINT, Progress
 from relqa_loss.training.pairs import MakePairs
-from relqa_loss.training.predictor_stage import new_predictor, train_predictor
+from relqa_loss.training.predictor_stage import new_predictor, train_predictor, whiten_by
 from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
 from relqa_loss.training.start import Start
 from relqa_loss.training.stopping import Stopped
@@ -125,6 +126,61 @@ def test_each_row_of_each_step_does_without_other_values() -> None:
     assert KeptCells(pairs, 4, 5, range(4), 0.0)(0)[1] is None
 
 
+def showing(pairs: int, weight: float = 1.0) -> CellBatch:
+    """Kept pairs of 9 cells each that show something of this weight."""
+    generator = torch.Generator().manual_seed(pairs)
+    channels = (len(AXES), ODD_CHANNELS + EVEN_CHANNELS, 1, 4, len(AXES), len(AXES), 1, 1)
+    batch = CellBatch(*(torch.rand(pairs, count, 3, 3, generator=generator) + 0.1 for count in channels))
+    return batch._replace(weight=batch.weight * weight, unsigned=batch.unsigned * 0)
+
+
+def test_what_the_competition_reads_is_whitened_by_the_kept_pairs_once() -> None:
+    competition = AxisCompetition(4)
+    torch.nn.init.normal_(competition.factors.weight)
+    before = competition.meet.weight.clone()
+    whiten_by(competition, showing(60), CPU)
+    assert competition.read.fitted and competition.measure.fitted
+    # What was learned was learned of other values.
+    assert not competition.factors.weight.any() and not torch.equal(competition.meet.weight, before)
+    torch.nn.init.normal_(competition.factors.weight)
+    learned = copy.deepcopy(competition.state_dict())
+    whiten_by(competition, showing(61), CPU)
+    assert all(torch.equal(tensor, learned[name]) for name, tensor in competition.state_dict().items())
+
+
+@pytest.mark.parametrize("kept", [showing(41), showing(60, 1e-3), CellBatch(*[torch.empty(0)] * 8)])
+def test_too_few_cells_whiten_nothing(kept: CellBatch) -> None:
+    competition = AxisCompetition(4)
+    learned = copy.deepcopy(competition.state_dict())
+    whiten_by(competition, kept, CPU)
+    assert all(torch.equal(tensor, learned[name]) for name, tensor in competition.state_dict().items())
+
+
+def test_kept_pairs_are_whitened_before_the_run_begins(
+    recipe: Recipe, photographs: Photographs, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relqa_loss.training.predictor_stage.SEEN_CELL", -1.0)
+    wide = dataclasses.replace(recipe.predictor, batch=48, steps=2, passes=1)
+    after = train_predictor(dataclasses.replace(recipe, predictor=wide), photographs, tmp_path, start=start)
+    assert after.competition.measure.fitted and not start.predictor.competition.measure.fitted
+    state = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    assert torch.equal(state["average"]["module.competition.measure.turn"], after.competition.measure.turn)
+
+
+def test_pairs_of_another_content_are_refused(
+    recipe: Recipe,
+    photographs: Photographs,
+    start: Start,
+    whole: tuple[DistortionPredictor, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / FOLDER).symlink_to(whole[1] / FOLDER, target_is_directory=True)
+    monkeypatch.setattr("relqa_loss.training.provenance.CONTENT", 0)
+    with pytest.raises(ValueError, match="another state of this package"):
+        train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
+
+
 def test_the_competition_alone_learns_and_distances_stay(
     recipe: Recipe, start: Start, whole: tuple[DistortionPredictor, Path]
 ) -> None:
@@ -172,7 +228,7 @@ def test_pairs_of_another_version_of_the_package_are_refused(
 ) -> None:
     (tmp_path / FOLDER).symlink_to(whole[1] / FOLDER, target_is_directory=True)
     monkeypatch.setattr("relqa_loss.training.provenance.__version__", "0.0.9")
-    with pytest.raises(ValueError, match="another version of this package"):
+    with pytest.raises(ValueError, match="another state of this package"):
         train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
 
 
@@ -255,6 +311,16 @@ def test_a_finished_run_needs_its_pairs_no_more(
     again = train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
     assert tensors_digest(again) == tensors_digest(whole[0])
     assert not (tmp_path / FOLDER).exists()
+
+
+def test_a_checkpoint_of_other_networks_is_one_clear_error(
+    recipe: Recipe, photographs: Photographs, start: Start, whole: tuple[DistortionPredictor, Path], tmp_path: Path
+) -> None:
+    state = torch.load(whole[1] / CHECKPOINT, weights_only=True)
+    del state["model"]["competition.measure.turn"]
+    torch.save(state, tmp_path / CHECKPOINT)
+    with pytest.raises(ValueError, match=r"checkpoint\.pt does not fit .*missing competition\.measure\.turn"):
+        train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
 
 
 def test_sigterm_keeps_the_pairs_that_are_made(
