@@ -167,20 +167,6 @@ def test_kept_pairs_are_whitened_before_the_run_begins(
     assert torch.equal(state["average"]["module.competition.measure.turn"], after.competition.measure.turn)
 
 
-def test_pairs_of_another_content_are_refused(
-    recipe: Recipe,
-    photographs: Photographs,
-    start: Start,
-    whole: tuple[DistortionPredictor, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / FOLDER).symlink_to(whole[1] / FOLDER, target_is_directory=True)
-    monkeypatch.setattr("relqa_loss.training.provenance.CONTENT", 0)
-    with pytest.raises(ValueError, match="another state of this package"):
-        train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
-
-
 def test_the_competition_alone_learns_and_distances_stay(
     recipe: Recipe, start: Start, whole: tuple[DistortionPredictor, Path]
 ) -> None:
@@ -218,16 +204,19 @@ def test_a_run_that_is_cut_short_goes_on_to_the_same_end(
     assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).iterdir()}.items()
 
 
-def test_pairs_of_another_version_of_the_package_are_refused(
+@pytest.mark.parametrize(("name", "value"), [("__version__", "0.0.9"), ("CONTENT", 0)])
+def test_pairs_of_another_state_of_the_package_are_refused(
     recipe: Recipe,
     photographs: Photographs,
     start: Start,
     whole: tuple[DistortionPredictor, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: object,
 ) -> None:
     (tmp_path / FOLDER).symlink_to(whole[1] / FOLDER, target_is_directory=True)
-    monkeypatch.setattr("relqa_loss.training.provenance.__version__", "0.0.9")
+    monkeypatch.setattr(f"relqa_loss.training.provenance.{name}", value)
     with pytest.raises(ValueError, match="another state of this package"):
         train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
 
