@@ -129,6 +129,23 @@ def test_a_single_loss_may_have_a_share_of_its_own(photographs: list[Tensor], tm
     assert not (tmp_path / "none").exists()
 
 
+def test_a_steered_loss_differs_by_its_axis_weight_alone(photographs: list[Tensor], tmp_path: Path) -> None:
+    steered = f"{OURS}, blur x4"
+    found, _ = terms([steered, OURS], DEFAULT_WEIGHTS, PLAN.crop)
+    made = train("denoise", 1, found, photographs, PLAN, tmp_path, **IDENTITY, shares={OURS: 0.5})
+    assert made[steered].factor == made[OURS].factor > 0
+    assert not same(made[steered], made[OURS])
+    again = train("denoise", 1, found, photographs, PLAN, tmp_path, **IDENTITY, shares={OURS: 0.5})
+    assert same(made[steered], again[steered])
+    with pytest.raises(ValueError, match=r"losses must name 'L1 \+ RelationalLoss' beside .*blur x4.*, got \["):
+        train("denoise", 1, {steered: found[steered]}, photographs, PLAN, tmp_path / "none", **IDENTITY)
+    with pytest.raises(
+        ValueError, match=r"shares must name losses with a second term, one of L1 [+] RelationalLoss, got"
+    ):
+        train("denoise", 1, found, photographs, PLAN, tmp_path / "none", **IDENTITY, shares={steered: 2.0})
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_term_without_gradient_cannot_be_balanced() -> None:
     some = [(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))]
     with pytest.raises(ValueError, match="cannot be balanced"):

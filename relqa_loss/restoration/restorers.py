@@ -180,6 +180,7 @@ class Plan:
         crop: their side in pixels, even; MS-SSIM needs at least 161.
         learning_rate: at the beginning of each half cosine.
         share: norm of a term's gradient beside that of L1, at the start; :func:`train` takes another for single losses.
+            Steered losses are multiplied by what ``L1 + RelationalLoss`` is: what they differ by is the axis weight.
     """
 
     start_steps: int = 1500
@@ -299,7 +300,7 @@ def train(
         digest: of the photographs; files made with others are refused.
         weights: digests of our weights' files; restorers made by other maps are refused.
         distance: digest of what our distance depends on; restorers made with another distance are refused.
-        shares: name of a loss with a second term -> what stands for the plan's ``share`` there.
+        shares: name of a loss with a second term, but for steered ones -> what stands for the plan's ``share`` there.
         along: steps of the start and of each loss after which the restorer, as it is then, is kept and returned too.
         device: where to train.
         progress: called with a line of text after each restorer.
@@ -309,11 +310,15 @@ def train(
         of every loss.
 
     Raises:
-        ValueError: an unknown task, a file in ``out`` that is damaged or was made otherwise, a restorer that diverged.
+        ValueError: an unknown task, steered losses without the one that they are steered from, a file in ``out`` that
+            is damaged or was made otherwise, a restorer that diverged.
     """
     check_tasks([task])
     spoil = TASKS[task]
-    balanced = [name for name, term in losses.items() if term is not None and name != BY_MAPS]
+    for name in losses:
+        if name in _STEERED and OURS not in losses:
+            raise ValueError(f"losses must name {OURS!r} beside {name!r}, which takes its factor, got {list(losses)}")
+    balanced = [name for name, term in losses.items() if term is not None and name != BY_MAPS and name not in _STEERED]
     for name in shares or {}:
         if name not in balanced:
             raise ValueError(f"shares must name losses with a second term, one of {', '.join(balanced)}, got {name!r}")
@@ -322,10 +327,13 @@ def train(
     def crops(first: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
         return batches(_Crops(photographs, spoil, plan, seed, first), 0, steps, 0)
 
+    def plan_of(name: str) -> Plan:
+        return plans.get(OURS if name in _STEERED else name, plan)
+
     def kept(name: str, steps: int, build: Callable[[], dict[int, Trained]]) -> dict[str, Trained]:
         wanted = {_after(name, step): step for step in along if step < steps} | {name: steps}
         paths = {one: out / f"{task}-{seed}-{_slug(one)}.pt" for one in wanted}
-        settings = {"task": task, "seed": seed, "plan": asdict(plans.get(name, plan)), "photographs": digest}
+        settings = {"task": task, "seed": seed, "plan": asdict(plan_of(name)), "photographs": digest}
         if name in _WITH_WEIGHTS:
             settings["weights"] = dict(weights) if name == BY_MAPS else distance
         if all(path.exists() for path in paths.values()):
@@ -354,7 +362,8 @@ def train(
             loss = term  # of L1's own scale: its weights have mean 1
         elif term is not None:
             some = list(islice(crops(plan.start_steps, BALANCE_BATCHES), BALANCE_BATCHES))
-            factor = factor_of(term, model, some, plans.get(name, plan).share)
+            unsteered = losses[OURS] if name in _STEERED else None
+            factor = factor_of(unsteered or term, model, some, plan_of(name).share)
             loss = _l1_and(term, factor)
         batches_of = crops(plan.start_steps, plan.steps)
         models = _descend(model.train(), batches_of, plan.steps, plan.learning_rate / 2, loss, along)
