@@ -1,8 +1,9 @@
 """Pairs kept as what the competition of the axes reads of them, so that it can go over many of them many times.
 
 Making a pair and running the networks on it takes tens of times as long as the competition does. Where nothing before
-it learns, that is done once for each pair. All pairs of a run are held in memory, by each of its processes. Runs may
-share a folder of pairs, one after the other: two that make pairs in it at once would write the same files.
+it learns, that is done once for each pair. Files of pairs are mapped, not read: memory holds them once for all of a
+run's processes, as far as there is room, and there may be more of them than fit. Runs may share a folder of pairs, one
+after the other: two that make pairs in it at once would write the same files.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from .recipe import PredictorConfig
 from .stopping import Stopped, on_sigterm
 
 FOLDER = "pairs"
-"""Of the kept pairs, in the run's folder: 130 kB a pair of 256 pixels, there and in memory."""
+"""Of the kept pairs, in the run's folder: 130 kB a pair of 256 pixels."""
 
 CONTENT = 1
 """Version of what a kept pair is: raised with every change of :class:`CellBatch`, of how it is made or of what of the
@@ -89,28 +90,38 @@ class KeptCells:
     resumed run, and one of more processes, draws the same.
     """
 
-    pairs: CellBatch
+    shards: Sequence[CellBatch]
     batch: int
     seed: int
     rows: range
     dropout: float
+
+    @property
+    def count(self) -> int:
+        """Pairs in all: as many in each shard."""
+        return len(self.shards) * len(self.shards[0].maps) if self.shards else 0
+
+    def chosen(self, places: Sequence[int]) -> CellBatch:
+        """The pairs at these places of all, in float32."""
+        size = len(self.shards[0].maps)
+        rows = ([tensor[place % size] for tensor in self.shards[place // size]] for place in places)
+        return CellBatch(*(torch.stack(tensors).float() for tensors in zip(*rows, strict=True)))
 
     def __call__(self, step: int) -> tuple[CellBatch, Tensor | None]:
         """The step's rows, in float32, and the gains (len(rows), 2, MEASURED_WIDTH, h, w) of their hidden values.
 
         None for the gains where nothing is dropped.
         """
-        count = len(self.pairs.maps)
+        count = self.count
         places = [step * self.batch + row for row in self.rows]
         orders = {
             turn: torch.randperm(count, generator=seeded(self.seed, 3, turn))
             for turn in {place // count for place in places}
         }
-        chosen = torch.stack([orders[place // count][place % count] for place in places])
-        batch = CellBatch(*(tensor[chosen].float() for tensor in self.pairs))
+        batch = self.chosen([int(orders[place // count][place % count]) for place in places])
         if not self.dropout:
             return batch, None
-        hidden = (2, MEASURED_WIDTH, *self.pairs.maps.shape[-2:])
+        hidden = (2, MEASURED_WIDTH, *batch.maps.shape[-2:])
         drawn = torch.stack([torch.rand(hidden, generator=seeded(self.seed, 4, step, row)) for row in self.rows])
         return batch, (drawn >= self.dropout) / (1 - self.dropout)
 
@@ -126,10 +137,10 @@ def keep(
     resume: bool,
     device: torch.device,
     progress: ProgressCallback | None,
-) -> CellBatch:
-    """All pairs of a run: those that lie in ``out`` already are read, the others made and written there.
+) -> list[CellBatch]:
+    """All pairs of a run, by shards: those that lie in ``out`` already are taken, the others made and written there.
 
-    Empty tensors where a checkpoint says that the run is finished: no step will ask for pairs. In a process group each
+    None where a checkpoint says that the run is finished: no step will ask for pairs. In a process group each
     process makes its share; all must see the same folder.
 
     Args:
@@ -158,7 +169,7 @@ def keep(
     if taken and not resume:
         raise ValueError(f"{out} already holds a run; resume it or choose another folder")
     if checkpoint.exists() and read_checkpoint(checkpoint, ("step",), fingerprint)["step"] >= config.steps:
-        return CellBatch(*[torch.empty(0)] * len(CellBatch._fields))
+        return []
     there = [path for path in paths if path.exists()]
     if there:
         # Before any is made: among pairs of another kind, and through a link, ours would spoil them for their own run.
@@ -181,23 +192,15 @@ def keep(
     return _read(paths, out, of_pairs)
 
 
-def _read(paths: Sequence[Path], out: Path, fingerprint: str) -> CellBatch:
-    """All shards as one, each in memory but once."""
-    tensors: list[Tensor] = []
-    for number, path in enumerate(paths):
+def _read(paths: Sequence[Path], out: Path, fingerprint: str) -> list[CellBatch]:
+    for path in paths:
         if not path.exists():
             raise ValueError(f"out must be one folder for all processes, got {out}, where some find no {path.name}")
-        shard = _read_shard(path, fingerprint)
-        rows = len(shard[0])
-        if not tensors:
-            tensors = [one.new_empty(rows * len(paths), *one.shape[1:]) for one in shard]
-        for whole, one in zip(tensors, shard, strict=True):
-            whole[number * rows : (number + 1) * rows] = one
-    return CellBatch(*tensors)
+    return [_read_shard(path, fingerprint) for path in paths]
 
 
-def _read_shard(path: Path, fingerprint: str) -> tuple[Tensor, ...]:
-    """The tensors of one shard.
+def _read_shard(path: Path, fingerprint: str) -> CellBatch:
+    """One shard, whose file must stay while it is in use.
 
     Raises:
         ValueError: it is damaged, or holds pairs that depend on something else.
@@ -206,5 +209,4 @@ def _read_shard(path: Path, fingerprint: str) -> tuple[Tensor, ...]:
         "holds pairs of another recipe (its seed, [data], batch, crop, two_operators or both_distorted), other "
         "photographs, other weights to start from or another state of this package: choose another folder"
     )
-    pairs: tuple[Tensor, ...] = read_checkpoint(path, ("pairs",), fingerprint, other)["pairs"]
-    return pairs
+    return CellBatch(*read_checkpoint(path, ("pairs",), fingerprint, other, mapped=True)["pairs"])

@@ -221,7 +221,7 @@ OTHER_RUN = (
 
 
 def read_checkpoint(
-    path: Path, keys: Collection[str], fingerprint: str | None = None, other: str = OTHER_RUN
+    path: Path, keys: Collection[str], fingerprint: str | None = None, other: str = OTHER_RUN, *, mapped: bool = False
 ) -> dict[str, Any]:
     """What a run has saved, on the CPU: loading it into modules and optimisers puts it where each of them wants it.
 
@@ -230,6 +230,7 @@ def read_checkpoint(
         keys: what the caller needs of it.
         fingerprint: of what the run must have depended on, or None.
         other: what the error says of a file of another fingerprint.
+        mapped: leave the tensors in the file, to be read where they are asked for.
 
     Raises:
         ValueError: a damaged file, one of another kind, or a run that depended on something else than the fingerprint
@@ -237,7 +238,7 @@ def read_checkpoint(
     """
     wrong = f"{path} is damaged or not a checkpoint of this package"
     try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except OSError:
         raise
     except Exception as error:  # the unpickler fails in as many ways as a file can be damaged

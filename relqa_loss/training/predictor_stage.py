@@ -226,16 +226,16 @@ def quick_figures(
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def whiten_by(competition: AxisCompetition, kept: CellBatch, device: torch.device) -> None:
+def whiten_by(competition: AxisCompetition, kept: KeptCells, device: torch.device) -> None:
     """Whiten what the competition reads by ``WHITENED_PAIRS`` of the kept pairs, spread evenly, and start it anew.
 
     Not where it was done before: what has been learned since holds for that whitening. Nor where fewer cells show
     anything than there are channels: their covariance would tell nothing of most directions.
     """
-    count = len(kept.maps)
-    if competition.measure.fitted or not count:
+    if competition.measure.fitted or not kept.count:
         return
-    some = CellBatch(*(tensor[:: -(-count // WHITENED_PAIRS)].float().to(device) for tensor in kept))
+    places = range(0, kept.count, -(-kept.count // WHITENED_PAIRS))
+    some = CellBatch(*(tensor.to(device) for tensor in kept.chosen(places)))
     seen = some.weight + some.unsigned > SEEN_CELL
     if int(seen.sum()) >= competition.measure.in_channels:
         competition.fit_whitening(Cells(some.heights, some.statistics, some.counts), some.even, seen)
@@ -288,7 +288,13 @@ def train_predictor(
     device = torch.device(device)
     torch.manual_seed(recipe.seed)
     components = {1: 1 - config.two_operators, 2: config.two_operators}
-    engine = DistortionEngine(recipe.data.operators(), components=components, missing_codecs=recipe.data.missing_codecs)
+    engine = DistortionEngine(
+        recipe.data.operators(),
+        components=components,
+        missing_codecs=recipe.data.missing_codecs,
+        odds=recipe.data.odds,
+        whole=recipe.data.whole,
+    )
     predictor = new_predictor(config)
     if start is not None:
         predictor.load_state_dict(start.predictor.state_dict())
@@ -337,7 +343,7 @@ def train_predictor(
     takes: Callable[[Any], tuple[Tensor, dict[str, Tensor]]] = loss_of
     if config.trained == "competition":
         every = MakePairs(photographs.training, recipe, engine, range(config.batch))
-        kept = keep(
+        shards = keep(
             every,
             predictor,
             config,
@@ -348,9 +354,10 @@ def train_predictor(
             device=device,
             progress=progress,
         )
+        kept = KeptCells(shards, config.batch, recipe.seed, rows, config.dropout)
         whiten_by(predictor.competition, kept, device)
-        make, takes = KeptCells(kept, config.batch, recipe.seed, rows, config.dropout), loss_of_cells
-        config = replace(config, workers=0)  # the pairs are in memory here
+        make, takes = kept, loss_of_cells
+        config = replace(config, workers=0)  # taking pairs from their files is next to nothing
     run(
         "predictor",
         predictor,

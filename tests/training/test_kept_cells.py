@@ -104,7 +104,7 @@ def test_what_is_kept_gives_the_maps_of_the_pairs(recipe: Recipe, photographs: P
 
 def test_each_pass_goes_over_every_pair_once_in_an_order_of_its_own() -> None:
     numbers = torch.arange(6.0).view(6, 1, 1, 1)
-    batches = KeptCells(CellBatch(*[numbers] * 8), 4, 5, range(4), 0.0)
+    batches = KeptCells([CellBatch(*[some] * 8) for some in numbers.split(3)], 4, 5, range(4), 0.0)
     rows = [int(value) for step in range(6) for value in batches(step)[0].maps]
     passes = [rows[start : start + 6] for start in range(0, 24, 6)]
     assert all(sorted(one) == list(range(6)) for one in passes)
@@ -114,7 +114,7 @@ def test_each_pass_goes_over_every_pair_once_in_an_order_of_its_own() -> None:
 
 
 def test_each_row_of_each_step_does_without_other_values() -> None:
-    pairs = CellBatch(*[torch.rand(6, 1, 2, 3)] * 8)
+    pairs = [CellBatch(*[torch.rand(6, 1, 2, 3)] * 8)]
     batches = KeptCells(pairs, 32, 5, range(32), 0.25)
     gains = batches(2)[1]
     assert gains.shape == (32, 2, MEASURED_WIDTH, 2, 3)
@@ -126,12 +126,13 @@ def test_each_row_of_each_step_does_without_other_values() -> None:
     assert KeptCells(pairs, 4, 5, range(4), 0.0)(0)[1] is None
 
 
-def showing(pairs: int, weight: float = 1.0) -> CellBatch:
+def showing(pairs: int, weight: float = 1.0) -> KeptCells:
     """Kept pairs of 9 cells each that show something of this weight."""
     generator = torch.Generator().manual_seed(pairs)
     channels = (len(AXES), ODD_CHANNELS + EVEN_CHANNELS, 1, 4, len(AXES), len(AXES), 1, 1)
     batch = CellBatch(*(torch.rand(pairs, count, 3, 3, generator=generator) + 0.1 for count in channels))
-    return batch._replace(weight=batch.weight * weight, unsigned=batch.unsigned * 0)
+    shard = batch._replace(weight=batch.weight * weight, unsigned=batch.unsigned * 0)
+    return KeptCells([shard], 4, 5, range(4), 0.0)
 
 
 def test_what_the_competition_reads_is_whitened_by_the_kept_pairs_once() -> None:
@@ -148,8 +149,8 @@ def test_what_the_competition_reads_is_whitened_by_the_kept_pairs_once() -> None
     assert all(torch.equal(tensor, learned[name]) for name, tensor in competition.state_dict().items())
 
 
-@pytest.mark.parametrize("kept", [showing(41), showing(60, 1e-3), CellBatch(*[torch.empty(0)] * 8)])
-def test_too_few_cells_whiten_nothing(kept: CellBatch) -> None:
+@pytest.mark.parametrize("kept", [showing(41), showing(60, 1e-3), KeptCells([], 4, 5, range(4), 0.0)])
+def test_too_few_cells_whiten_nothing(kept: KeptCells) -> None:
     competition = AxisCompetition(4)
     learned = copy.deepcopy(competition.state_dict())
     whiten_by(competition, kept, CPU)
