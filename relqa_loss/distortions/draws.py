@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Generator, Tensor
 
+from ..validation import unknown_name
+
 T = TypeVar("T")
 
 SEED_LIMIT = 2**53
@@ -114,3 +116,22 @@ def check_probabilities(name: str, probabilities: Mapping[T, float], known: Coll
     if not sum(probabilities.values()) > 0:
         raise ValueError(f"{name} must hold at least one probability > 0, got {dict(probabilities)}")
     return dict(probabilities)
+
+
+def check_names(argument: str, names: Collection[str], known: Collection[str]) -> Collection[str]:
+    """These names of operators; ValueError for one that is not known, TypeError for a string instead of several."""
+    if isinstance(names, str):
+        raise TypeError(f"{argument} must be names of operators, got the string {names!r}")
+    for name in names:
+        if name not in known:
+            raise ValueError(unknown_name(f"operator in {argument}", name, known))
+    return names
+
+
+def check_odds(odds: Mapping[str, float], known: Collection[str]) -> dict[str, int]:
+    """Odds as whole numbers; ValueError unless they are, of at least 1, each of an operator that is known."""
+    check_names("odds", odds, known)
+    for name, times in odds.items():
+        if times != int(times) or times < 1:
+            raise ValueError(f"odds[{name!r}] must be a whole number >= 1, got {times}")
+    return {name: int(times) for name, times in odds.items()}

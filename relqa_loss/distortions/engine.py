@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from ..validation import check_images, unknown_name
 from . import availability
 from .bank import BANK
 from .compose import check_generators, check_recipes, check_severity, resolve, table_of, working_copy
-from .draws import Draws, check_probabilities, draws_for_batch
+from .draws import Draws, check_names, check_odds, check_probabilities, draws_for_batch
 from .recipe import Component, Recipe
 from .record import Distortion
 from .regions import REGIONS
@@ -84,10 +84,15 @@ class DistortionEngine:
             ``DEFAULT_COMPONENTS``.
         missing_codecs: ``"raise"`` if an operator needs a codec that is missing here (then the same seed would give
             other data than elsewhere), ``"skip"`` to do without such operators.
+        odds: operator -> how many times as often as the others it is drawn for a triplet, a whole number; 1 where it is
+            not named.
+        whole: names of operators that triplets show on the whole picture only. Where severity is how much of the
+            picture is hit, a few hits do not tell a region from a low severity.
 
     Raises:
         MissingExtra: a codec is missing.
-        ValueError: unknown names, no operators, two of one name, a severity range outside [0, 1], bad probabilities.
+        ValueError: unknown names, no operators, two of one name, a severity range outside [0, 1], bad probabilities or
+            odds.
     """
 
     def __init__(
@@ -98,10 +103,14 @@ class DistortionEngine:
         regions: Mapping[str, float] | None = None,
         components: Mapping[int, float] | None = None,
         missing_codecs: str = "raise",
+        odds: Mapping[str, float] | None = None,
+        whole: Collection[str] = (),
     ) -> None:
         if isinstance(distortions, str):
             raise TypeError(f"distortions must be a sequence of names or operators, got the string {distortions!r}")
         chosen = list(BANK) if distortions is None else [resolve(one) for one in distortions]
+        names = [one.name for one in chosen]
+        self._odds, self._whole = check_odds(odds or {}, names), frozenset(check_names("whole", whole, names))
         self._table = table_of(_that_can_run(chosen, missing_codecs))
         self._missing_codecs = missing_codecs
         low, high = (check_severity("severity", value) for value in severity)
@@ -135,6 +144,8 @@ class DistortionEngine:
             regions=self._regions,
             components=self._components,
             missing_codecs=self._missing_codecs,
+            odds=self._odds,
+            whole=self._whole,
         )
 
     def __repr__(self) -> str:
@@ -227,18 +238,19 @@ class DistortionEngine:
         """
         chosen: list[Distortion] = []
         count = min(draws.pick(self._components), len(self._table))
-        names = list(self._table)
+        names = [name for name in self._table for _ in range(self._odds.get(name, 1))]
         if count == 1:
             chosen.append(self._table[names[draws.below(len(names))]])
         else:
-            for name in draws.shuffled(names):
-                if len(chosen) < count and not any(_cancels(one, self._table[name]) for one in chosen):
-                    chosen.append(self._table[name])
+            for other in (self._table[name] for name in draws.shuffled(names)):
+                if len(chosen) < count and not any(one is other or _cancels(one, other) for one in chosen):
+                    chosen.append(other)
         chosen.sort(key=acts_after)
-        return tuple(
-            Component(one.name, draws.uniform(*self._severity), draws.pick(self._regions), draws.new_seed())
-            for one in chosen
-        )
+        return tuple(self._component(one.name, draws) for one in chosen)
+
+    def _component(self, name: str, draws: Draws) -> Component:
+        severity, region = draws.uniform(*self._severity), draws.pick(self._regions)
+        return Component(name, severity, "whole" if name in self._whole else region, draws.new_seed())
 
 
 def _truth(

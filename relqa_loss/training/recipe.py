@@ -15,7 +15,7 @@ from typing import Any
 
 from ..distortions.availability import CODEC_POLICIES
 from ..distortions.bank import BANK
-from ..distortions.draws import check_probabilities
+from ..distortions.draws import check_names, check_odds, check_probabilities
 from ..distortions.panel import MIN_PANEL_SIDE
 from ..distortions.tier_plans import KINDS, SIZES
 from ..validation import unknown_name
@@ -65,12 +65,16 @@ class DataConfig:
         smallest_scale: crops are taken from photographs reduced by a random factor between this and 1.
         missing_codecs: ``"skip"`` to do without operators whose codec is missing here, ``"raise"`` to refuse.
         held_out: operators that training does not see, to measure generalisation by.
+        odds: as for :class:`relqa_loss.distortions.DistortionEngine`, of the predictor's pairs.
+        whole: likewise.
     """
 
     validation_share: float = 0.08
     smallest_scale: float = 0.6
     missing_codecs: str = "raise"
     held_out: tuple[str, ...] = ()
+    odds: dict[str, float] = field(default_factory=dict)
+    whole: tuple[str, ...] = ()
 
     def operators(self) -> list[str]:
         """Names of the operators to train on: the bank but for those held out."""
@@ -83,9 +87,9 @@ class DataConfig:
             raise ValueError(f"smallest_scale must be in (0, 1], got {self.smallest_scale}")
         if self.missing_codecs not in CODEC_POLICIES:
             raise ValueError(unknown_name("missing_codecs", self.missing_codecs, CODEC_POLICIES))
-        for name in self.held_out:
-            if name not in NAMES:
-                raise ValueError(unknown_name("operator in held_out", name, NAMES))
+        check_names("held_out", self.held_out, NAMES)
+        check_odds(self.odds, self.operators())
+        check_names("whole", self.whole, self.operators())
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from relqa_loss.distortions import (
     dominance,
     ladder,
 )
-from relqa_loss.distortions.draws import Streams, uniform
+from relqa_loss.distortions.draws import Draws, Streams, uniform
 from relqa_loss.distortions.render import Renderer
 from relqa_loss.distortions.visibility import visibility
 from relqa_loss.relation import AXES, PIXELS_PER_UNIT_SHIFT, axis_index
@@ -393,6 +393,33 @@ def test_components_do_not_undo_each_other(photos: Tensor) -> None:
     assert all(names[-1] == "luma_noise" for names in seen)
 
 
+@pytest.mark.parametrize(("count", "share"), [(1, 3 / 8), (2, 3 / 8 + 5 / 8 * 3 / 7)])
+def test_odds_are_how_often_an_operator_is_drawn(count: int, share: float) -> None:
+    names = ["gaussian_blur", "jpeg", "luma_noise", "hue", "fade", "brighten"]
+    engine = DistortionEngine(names, components={count: 1.0}, odds={"jpeg": 3})
+    drawn = [{part.name for part in engine.plan(Draws(seed))} for seed in range(600)]
+    assert all(len(one) == count for one in drawn)
+    assert sum("jpeg" in one for one in drawn) / 600 == pytest.approx(share, abs=0.06)
+    even, plain = DistortionEngine(names, odds=dict.fromkeys(names, 1)), DistortionEngine(names)
+    assert [even.plan(Draws(seed)) for seed in range(9)] == [plain.plan(Draws(seed)) for seed in range(9)]
+
+
+def test_operators_that_act_on_the_whole_picture_change_nothing_else() -> None:
+    names = {"missing_blocks", "colour_blocks"}
+    plain, changed = DistortionEngine(), DistortionEngine(whole=names)
+    recipes = [plain.plan(Draws(seed)) for seed in range(300)]
+    assert any(part.name in names and part.region != "whole" for recipe in recipes for part in recipe)
+    for seed, recipe in enumerate(recipes):
+        wanted = tuple(replace(part, region="whole") if part.name in names else part for part in recipe)
+        assert changed.plan(Draws(seed)) == wanted
+
+
+def test_an_extended_engine_draws_as_before() -> None:
+    engine = DistortionEngine(["hue"], whole=["hue"], odds={"hue": 99}, components={1: 1.0}).extended("jpeg")
+    drawn = [part for seed in range(20) for part in engine.plan(Draws(seed))]
+    assert {part.name for part in drawn} == {"hue"} and {part.region for part in drawn} == {"whole"}
+
+
 def test_severity_range_and_probabilities_are_respected(photos: Tensor) -> None:
     engine = DistortionEngine(OWN, severity=(0.4, 0.5), regions={"shape": 1, "whole": 0}, components={2: 3})
     for recipe in engine(photos, generator=seeded()).recipe:
@@ -510,6 +537,11 @@ def test_distort_takes_masks_and_kinds(photos: Tensor) -> None:
         ({"regions": {"whole": -1.0}}, ValueError, "whole"),
         ({"components": {4: 1.0}}, ValueError, "components"),
         ({"components": {1: 0.0}}, ValueError, "components"),
+        ({"odds": {"jpg": 2}}, ValueError, "operator in odds.*did you mean 'jpeg'"),
+        ({"odds": {"jpeg": 0}}, ValueError, r"odds\['jpeg'\].*whole number >= 1, got 0"),
+        ({"odds": {"jpeg": 1.5}}, ValueError, "got 1.5"),
+        ({"whole": ["jpg"]}, ValueError, "operator in whole.*did you mean 'jpeg'"),
+        ({"whole": "jpeg"}, TypeError, "whole must be names"),
     ],
 )
 def test_engine_refuses(arguments: dict[str, object], error: type[Exception], message: str) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from relqa_loss import AXES, DistortionEngine, DistortionPredictor, RelationalScorer
 from relqa_loss.decoder import MEASURED_WIDTH, AxisCompetition
 from relqa_loss.digests import distance_digest, tensors_digest
+from relqa_loss.distortions.draws import Draws
 from relqa_loss.images import write_image
 from relqa_loss.local_statistics import EVEN_CHANNELS, ODD_CHANNELS
 from relqa_loss.training.data import Photographs, load_photographs
@@ -100,6 +101,24 @@ def test_what_is_kept_gives_the_maps_of_the_pairs(recipe: Recipe, photographs: P
     torch.testing.assert_close(kept.weight + kept.unsigned, seen, atol=1e-3, rtol=1e-3)
     target = F.avg_pool2d(batch.maps * both, 8) / seen.clamp_min(1e-6)
     torch.testing.assert_close(kept.target, target, atol=1e-3, rtol=1e-3)
+
+
+def test_pairs_are_drawn_as_often_and_where_the_recipe_says(
+    recipe: Recipe, photographs: Photographs, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = []
+
+    def caught(photographs: object, recipe: object, engine: DistortionEngine, rows: object) -> None:
+        engines.append(engine)
+        raise InterruptedError
+
+    monkeypatch.setattr("relqa_loss.training.predictor_stage.MakePairs", caught)
+    data = dataclasses.replace(recipe.data, odds={"missing_blocks": 1000.0}, whole=("missing_blocks",))
+    with pytest.raises(InterruptedError):
+        train_predictor(dataclasses.replace(recipe, data=data), photographs, tmp_path, start=start)
+    drawn = [part for seed in range(30) for part in engines[0].plan(Draws(seed))]
+    often = [part for part in drawn if part.name == "missing_blocks"]
+    assert len(often) >= 25 and {part.region for part in often} == {"whole"}
 
 
 def test_each_pass_goes_over_every_pair_once_in_an_order_of_its_own() -> None:

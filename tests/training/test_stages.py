@@ -526,6 +526,8 @@ def test_operators_that_are_held_out_are_never_trained_on(recipe: Recipe) -> Non
     assert len(data.operators()) == len(recipe.data.operators()) - 2
     with pytest.raises(ValueError, match="did you mean 'jpeg'"):
         dataclasses.replace(recipe.data, held_out=("jpg",))
+    with pytest.raises(ValueError, match="operator in odds"):
+        dataclasses.replace(data, odds={"jpeg": 2})
 
 
 # --- scorer stage
