@@ -9,18 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .decoder import (
-    COMPETITION_CELLS,
-    COVERED_CELLS,
-    DILATIONS,
-    AxisCompetition,
-    Cells,
-    MapDecoder,
-    at_stride_2,
-    cells_of,
-    gated,
-    lifted,
-)
+from .competition import COMPETITION_CELLS, COVERED_CELLS, AxisCompetition, Cells, at_stride_2, cells_of, gated, lifted
+from .decoder import DILATIONS, MapDecoder
 from .displacement import displacement
 from .layers import DifferenceTexture, Encoder, PairBlock, at_least_float32, cut_padding, pad_to_multiple, scaled
 from .local_statistics import local_statistics
@@ -181,7 +171,7 @@ class DistortionPredictor(nn.Module):
         return self.confine(gated(*self.maps_if_present(pair, a, b)), a, b)
 
     def maps_if_present(self, pair: PairFeatures, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """How much there is of each axis if it is there, and the logit of that (see :class:`.decoder.AxisCompetition`).
+        """How much there is of each axis if it is there, and the logit of that (:class:`.competition.AxisCompetition`).
 
         Returns:
             Signed half-resolution maps (B, len(AXES), H' / 2, W' / 2) over the padded picture, not yet confined to

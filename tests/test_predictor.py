@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionPredictor, RelationalLoss
-from relqa_loss.decoder import (
+from relqa_loss.competition import (
     COMPETITION_WIDTH,
     COVERED_CELLS,
     HIGHEST,

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..decoder import MEASURED_WIDTH, Cells, lifted, presence_gates
+from ..competition import MEASURED_WIDTH, Cells, lifted, presence_gates
 from ..files import write_atomically
 from ..predictor import DistortionPredictor
 from .data import seeded
@@ -43,7 +43,7 @@ AT_ONCE = 8
 class CellBatch(NamedTuple):
     """Pairs in cells of 16 pixels, (B, ..., h, w) each.
 
-    ``heights``, ``statistics`` and ``counts``: as in :class:`relqa_loss.decoder.Cells`. ``even``: the pair network's
+    ``heights``, ``statistics`` and ``counts``: as in :class:`..competition.Cells`. ``even``: the pair network's
     even stream. ``maps``: signed maps before competition, confined to visible differences, and ``target``: the
     engine's, both averaged by the sum of ``weight`` and ``unsigned``, which are those of :class:`PairBatch`: opposite
     signs inside a cell cancel.

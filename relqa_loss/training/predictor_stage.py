@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..decoder import AxisCompetition, Cells, gated
+from ..competition import AxisCompetition, Cells, gated
 from ..distortions import Distortion, DistortionEngine
 from ..evaluation.engine_cases import VISIBLE, weighted_mean
 from ..evaluation.statistics import mean_of, spearman

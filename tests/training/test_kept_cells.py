@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relqa_loss import AXES, DistortionEngine, DistortionPredictor, RelationalScorer
-from relqa_loss.decoder import MEASURED_WIDTH, AxisCompetition
+from relqa_loss.competition import MEASURED_WIDTH, AxisCompetition
 from relqa_loss.digests import distance_digest, tensors_digest
 from relqa_loss.distortions.draws import Draws
 from relqa_loss.images import write_image
