@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 SEED_LIMIT = 2**53
 """Seeds stay below this, so that a JSON reader that stores numbers as doubles keeps them exact."""
+
+MOST_ODDS = 1000
+"""The largest weight of an operator: beside it the other 86 of the bank are still drawn now and then."""
 
 
 class Streams:
@@ -118,10 +121,11 @@ def check_probabilities(name: str, probabilities: Mapping[T, float], known: Coll
     return dict(probabilities)
 
 
-def check_names(argument: str, names: Collection[str], known: Collection[str]) -> Collection[str]:
-    """These names of operators; ValueError for one that is not known, TypeError for a string instead of several."""
-    if isinstance(names, str):
-        raise TypeError(f"{argument} must be names of operators, got the string {names!r}")
+def check_names(argument: str, names: Iterable[str], known: Collection[str]) -> tuple[str, ...]:
+    """These names of operators; ValueError for one that is not known, TypeError where they are not several names."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise TypeError(f"{argument} must be names of operators, got {names!r}")
+    names = tuple(names)
     for name in names:
         if name not in known:
             raise ValueError(unknown_name(f"operator in {argument}", name, known))
@@ -129,9 +133,12 @@ def check_names(argument: str, names: Collection[str], known: Collection[str]) -
 
 
 def check_odds(odds: Mapping[str, float], known: Collection[str]) -> dict[str, int]:
-    """Odds as whole numbers; ValueError unless they are, of at least 1, each of an operator that is known."""
+    """Odds as whole numbers; ValueError unless they are, in 1 .. ``MOST_ODDS``, each of an operator that is known."""
+    if not isinstance(odds, Mapping):
+        raise TypeError(f"odds must map names of operators to whole numbers, got {odds!r}")
     check_names("odds", odds, known)
     for name, times in odds.items():
-        if times != int(times) or times < 1:
-            raise ValueError(f"odds[{name!r}] must be a whole number >= 1, got {times}")
+        number = isinstance(times, (int, float)) and not isinstance(times, bool)
+        if not (number and 1 <= times <= MOST_ODDS and times == int(times)):
+            raise ValueError(f"odds[{name!r}] must be a whole number in 1 .. {MOST_ODDS}, got {times!r}")
     return {name: int(times) for name, times in odds.items()}

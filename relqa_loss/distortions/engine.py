@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -84,15 +84,18 @@ class DistortionEngine:
             ``DEFAULT_COMPONENTS``.
         missing_codecs: ``"raise"`` if an operator needs a codec that is missing here (then the same seed would give
             other data than elsewhere), ``"skip"`` to do without such operators.
-        odds: operator -> how many times as often as the others it is drawn for a triplet, a whole number; 1 where it is
-            not named.
-        whole: names of operators that triplets show on the whole picture only. Where severity is how much of the
-            picture is hit, a few hits do not tell a region from a low severity.
+        odds: operator -> its weight in every draw, a whole number; 1 where it is not named. An operator is drawn once
+            for a picture.
+        whole: names of operators that act on the whole picture, whatever ``regions`` says. Where severity is how much
+            of the picture is hit, a few hits may be a low severity or a small region.
+
+    ``odds`` and ``whole`` hold for triplets and consensus tiers; other tiers do not ask them.
 
     Raises:
         MissingExtra: a codec is missing.
         ValueError: unknown names, no operators, two of one name, a severity range outside [0, 1], bad probabilities or
             odds.
+        TypeError: a string where several names are wanted, and the like.
     """
 
     def __init__(
@@ -104,14 +107,18 @@ class DistortionEngine:
         components: Mapping[int, float] | None = None,
         missing_codecs: str = "raise",
         odds: Mapping[str, float] | None = None,
-        whole: Collection[str] = (),
+        whole: Iterable[str] = (),
     ) -> None:
         if isinstance(distortions, str):
             raise TypeError(f"distortions must be a sequence of names or operators, got the string {distortions!r}")
         chosen = list(BANK) if distortions is None else [resolve(one) for one in distortions]
         names = [one.name for one in chosen]
-        self._odds, self._whole = check_odds(odds or {}, names), frozenset(check_names("whole", whole, names))
+        weights, everywhere = check_odds({} if odds is None else odds, names), check_names("whole", whole, names)
         self._table = table_of(_that_can_run(chosen, missing_codecs))
+        # Of those that can run here, so that an extended engine knows all of the names.
+        self._odds = {name: times for name, times in weights.items() if name in self._table}
+        self._whole = frozenset(everywhere) & self._table.keys()
+        self._urn = tuple(name for name in self._table for _ in range(self._odds.get(name, 1)))
         self._missing_codecs = missing_codecs
         low, high = (check_severity("severity", value) for value in severity)
         if low > high:
@@ -238,17 +245,17 @@ class DistortionEngine:
         """
         chosen: list[Distortion] = []
         count = min(draws.pick(self._components), len(self._table))
-        names = [name for name in self._table for _ in range(self._odds.get(name, 1))]
         if count == 1:
-            chosen.append(self._table[names[draws.below(len(names))]])
+            chosen.append(self._table[self._urn[draws.below(len(self._urn))]])
         else:
-            for other in (self._table[name] for name in draws.shuffled(names)):
+            for other in (self._table[name] for name in draws.shuffled(self._urn)):
                 if len(chosen) < count and not any(one is other or _cancels(one, other) for one in chosen):
                     chosen.append(other)
         chosen.sort(key=acts_after)
         return tuple(self._component(one.name, draws) for one in chosen)
 
     def _component(self, name: str, draws: Draws) -> Component:
+        # A region is drawn even where it is not used, so that ``whole`` changes nothing else of a recipe.
         severity, region = draws.uniform(*self._severity), draws.pick(self._regions)
         return Component(name, severity, "whole" if name in self._whole else region, draws.new_seed())
 

@@ -2,8 +2,9 @@
 
 Making a pair and running the networks on it takes tens of times as long as the competition does. Where nothing before
 it learns, that is done once for each pair. Files of pairs are mapped, not read: memory holds them once for all of a
-run's processes, as far as there is room, and there may be more of them than fit. Runs may share a folder of pairs, one
-after the other: two that make pairs in it at once would write the same files.
+run's processes, as far as there is room, and there may be more of them than fit. So they must stay as they are while a
+run goes on. Runs may share a folder of pairs, one after the other: two that make pairs in it at once would write the
+same files.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ AT_ONCE = 8
 class CellBatch(NamedTuple):
     """Pairs in cells of 16 pixels, (B, ..., h, w) each.
 
-    ``heights``, ``statistics`` and ``counts``: as in :class:`..competition.Cells`. ``even``: the pair network's
+    ``heights``, ``statistics``, ``counts``: as in :class:`relqa_loss.competition.Cells`. ``even``: the pair network's
     even stream. ``maps``: signed maps before competition, confined to visible differences, and ``target``: the
     engine's, both averaged by the sum of ``weight`` and ``unsigned``, which are those of :class:`PairBatch`: opposite
     signs inside a cell cancel.
@@ -140,7 +141,7 @@ def keep(
 ) -> list[CellBatch]:
     """All pairs of a run, by shards: those that lie in ``out`` already are taken, the others made and written there.
 
-    None where a checkpoint says that the run is finished: no step will ask for pairs. In a process group each
+    An empty list where a checkpoint says that the run is finished: no step will ask for pairs. In a process group each
     process makes its share; all must see the same folder.
 
     Args:
@@ -193,6 +194,7 @@ def keep(
 
 
 def _read(paths: Sequence[Path], out: Path, fingerprint: str) -> list[CellBatch]:
+    """All shards, which this run or another process has written."""
     for path in paths:
         if not path.exists():
             raise ValueError(f"out must be one folder for all processes, got {out}, where some find no {path.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import time
@@ -239,9 +240,13 @@ def read_checkpoint(
     wrong = f"{path} is damaged or not a checkpoint of this package"
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except OSError:
-        raise
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # which is what a file that was cut off can give
+            raise
+        raise ValueError(wrong) from error
     except Exception as error:  # the unpickler fails in as many ways as a file can be damaged
+        if "unable to mmap" in str(error):  # no room for the map, or too many of them: the file is not to blame
+            raise
         raise ValueError(wrong) from error
     missing = [key for key in keys if key not in state] if isinstance(state, dict) else list(keys)
     if missing:

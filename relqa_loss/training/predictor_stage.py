@@ -357,7 +357,7 @@ def train_predictor(
         kept = KeptCells(shards, config.batch, recipe.seed, rows, config.dropout)
         whiten_by(predictor.competition, kept, device)
         make, takes = kept, loss_of_cells
-        config = replace(config, workers=0)  # taking pairs from their files is next to nothing
+        config = replace(config, workers=0)  # while the files are cached, taking a batch of them is next to nothing
     run(
         "predictor",
         predictor,

@@ -57,7 +57,7 @@ def _check_widths(name: str, widths: tuple[int, ...], count: int) -> None:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Photographs and how crops are taken.
+    """Photographs, how crops are taken, and which operators act on them.
 
     Attributes:
         validation_share: part of the photographs set aside, chosen by a hash of the file name, so that it does not
@@ -65,7 +65,7 @@ class DataConfig:
         smallest_scale: crops are taken from photographs reduced by a random factor between this and 1.
         missing_codecs: ``"skip"`` to do without operators whose codec is missing here, ``"raise"`` to refuse.
         held_out: operators that training does not see, to measure generalisation by.
-        odds: as for :class:`relqa_loss.distortions.DistortionEngine`, of the predictor's pairs.
+        odds: as for :class:`relqa_loss.distortions.DistortionEngine`, of the predictor's pairs; tiers do not ask.
         whole: likewise.
     """
 
@@ -73,7 +73,7 @@ class DataConfig:
     smallest_scale: float = 0.6
     missing_codecs: str = "raise"
     held_out: tuple[str, ...] = ()
-    odds: dict[str, float] = field(default_factory=dict)
+    odds: dict[str, int] = field(default_factory=dict)
     whole: tuple[str, ...] = ()
 
     def operators(self) -> list[str]:
@@ -88,8 +88,14 @@ class DataConfig:
         if self.missing_codecs not in CODEC_POLICIES:
             raise ValueError(unknown_name("missing_codecs", self.missing_codecs, CODEC_POLICIES))
         check_names("held_out", self.held_out, NAMES)
-        check_odds(self.odds, self.operators())
-        check_names("whole", self.whole, self.operators())
+        # One spelling of what means the same: recipes are told apart by a digest.
+        odds = {name: times for name, times in sorted(check_odds(self.odds, NAMES).items()) if times > 1}
+        object.__setattr__(self, "odds", odds)
+        object.__setattr__(self, "whole", tuple(sorted(set(check_names("whole", self.whole, NAMES)))))
+        for argument, names in (("odds", self.odds), ("whole", self.whole)):
+            unseen = [name for name in names if name in self.held_out]
+            if unseen:
+                raise ValueError(f"{argument} must not name operators that are held out, got {', '.join(unseen)}")
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,7 @@ class PredictorConfig(StageConfig):
             The rest then stays as it starts, and with it every distance; the score without ``ref`` reads the maps, and
             changes with them. ``"competition"`` for the last part of that alone, which settles heights and presence of
             the axes, on pairs that are made once and kept. Both need weights to start from.
-        passes: how often each kept pair is gone over: ``steps * batch / passes`` pairs are made, and held in memory.
+        passes: how often each kept pair is gone over: ``steps * batch / passes`` pairs are made and kept on disk.
         dropout: share of the values between the competition's hidden layers that are zeroed, drawn anew at each step.
     """
 
@@ -285,6 +291,9 @@ class Recipe:
         ``"pairs"``: of what decides the pairs that the predictor stage is taught on.
         """
         values = self.as_dict()
+        for name in ("odds", "whole"):
+            if not values["data"][name]:
+                del values["data"][name]  # a recipe from before they were there means the same
         if stage == "pairs":
             pairing = {key: values["predictor"][key] for key in PAIRING}
             values = {"seed": values["seed"], "data": values["data"], "pairs": pairing}

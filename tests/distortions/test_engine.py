@@ -370,6 +370,8 @@ def test_missing_codec_is_named_and_skipped_only_on_request(monkeypatch: pytest.
     assert DistortionEngine(["webp", "gaussian_blur"], missing_codecs="skip").names == ("gaussian_blur",)
     with pytest.raises(ValueError, match="did you mean 'skip'"):
         DistortionEngine(missing_codecs="skipp")
+    engine = DistortionEngine(missing_codecs="skip", odds={"webp": 2, "jpeg": 3}, whole=["webp"]).extended(DIM)
+    assert "webp" not in engine.names and "dim" in engine.names
 
 
 def test_triplets_move_as_one(photos: Tensor) -> None:
@@ -406,7 +408,7 @@ def test_odds_are_how_often_an_operator_is_drawn(count: int, share: float) -> No
 
 def test_operators_that_act_on_the_whole_picture_change_nothing_else() -> None:
     names = {"missing_blocks", "colour_blocks"}
-    plain, changed = DistortionEngine(), DistortionEngine(whole=names)
+    plain, changed = DistortionEngine(), DistortionEngine(whole=iter(names))
     recipes = [plain.plan(Draws(seed)) for seed in range(300)]
     assert any(part.name in names and part.region != "whole" for recipe in recipes for part in recipe)
     for seed, recipe in enumerate(recipes):
@@ -538,10 +540,16 @@ def test_distort_takes_masks_and_kinds(photos: Tensor) -> None:
         ({"components": {4: 1.0}}, ValueError, "components"),
         ({"components": {1: 0.0}}, ValueError, "components"),
         ({"odds": {"jpg": 2}}, ValueError, "operator in odds.*did you mean 'jpeg'"),
-        ({"odds": {"jpeg": 0}}, ValueError, r"odds\['jpeg'\].*whole number >= 1, got 0"),
+        ({"odds": {"jpeg": 0}}, ValueError, r"odds\['jpeg'\] must be a whole number in 1 .. 1000, got 0"),
         ({"odds": {"jpeg": 1.5}}, ValueError, "got 1.5"),
+        ({"odds": {"jpeg": float("nan")}}, ValueError, "got nan"),
+        ({"odds": {"jpeg": 1e300}}, ValueError, "got 1e"),
+        ({"odds": {"jpeg": True}}, ValueError, "got True"),
+        ({"odds": {"jpeg": "many"}}, ValueError, "got 'many'"),
+        ({"odds": ["jpeg"]}, TypeError, "odds must map names"),
         ({"whole": ["jpg"]}, ValueError, "operator in whole.*did you mean 'jpeg'"),
         ({"whole": "jpeg"}, TypeError, "whole must be names"),
+        ({"whole": None}, TypeError, "whole must be names of operators, got None"),
     ],
 )
 def test_engine_refuses(arguments: dict[str, object], error: type[Exception], message: str) -> None:

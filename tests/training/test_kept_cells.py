@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -113,7 +114,7 @@ def test_pairs_are_drawn_as_often_and_where_the_recipe_says(
         raise InterruptedError
 
     monkeypatch.setattr("relqa_loss.training.predictor_stage.MakePairs", caught)
-    data = dataclasses.replace(recipe.data, odds={"missing_blocks": 1000.0}, whole=("missing_blocks",))
+    data = dataclasses.replace(recipe.data, odds={"missing_blocks": 1000}, whole=("missing_blocks",))
     with pytest.raises(InterruptedError):
         train_predictor(dataclasses.replace(recipe, data=data), photographs, tmp_path, start=start)
     drawn = [part for seed in range(30) for part in engines[0].plan(Draws(seed))]
@@ -222,6 +223,38 @@ def test_a_run_that_is_cut_short_goes_on_to_the_same_end(
     resumed = train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
     assert tensors_digest(resumed) == tensors_digest(whole[0])
     assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in (tmp_path / FOLDER).iterdir()}.items()
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-100], lambda data: b"not a shard"])
+def test_a_damaged_shard_is_one_clear_error(
+    recipe: Recipe,
+    photographs: Photographs,
+    start: Start,
+    whole: tuple[DistortionPredictor, Path],
+    tmp_path: Path,
+    damage: Callable[[bytes], bytes],
+) -> None:
+    shutil.copytree(whole[1] / FOLDER, tmp_path / FOLDER)
+    second = tmp_path / FOLDER / "00001.pt"
+    second.write_bytes(damage(second.read_bytes()))
+    with pytest.raises(ValueError, match=r"00001\.pt is damaged"):
+        train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
+
+
+def test_pairs_are_read_where_they_lie(
+    recipe: Recipe, photographs: Photographs, start: Start, whole: tuple[DistortionPredictor, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(whole[1] / FOLDER, tmp_path / FOLDER)
+    first = tmp_path / FOLDER / "00000.pt"
+    seen = []
+
+    def look(progress: Progress) -> None:
+        seen.append(str(first) in Path("/proc/self/maps").read_text())
+
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("this system does not list its maps")
+    train_predictor(recipe, photographs, tmp_path, start=start, resume=True, progress=look)
+    assert seen and all(seen)
 
 
 @pytest.mark.parametrize(("name", "value"), [("__version__", "0.0.9"), ("CONTENT", 0)])

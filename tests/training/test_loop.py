@@ -329,9 +329,11 @@ def test_an_unfinished_or_foreign_run_has_no_average_to_give(tmp_path: Path) -> 
     train(tmp_path, resume=True)
     with pytest.raises(ValueError, match="another recipe"):
         load_average(nn.Linear(4, 1), tmp_path, 12, "g")
-    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match="damaged"):
-        load_average(nn.Linear(4, 1), tmp_path, 12, "f")
+    whole = (tmp_path / CHECKPOINT).read_bytes()
+    for damaged in (b"not a checkpoint", whole[:-100], whole[: len(whole) // 2]):
+        (tmp_path / CHECKPOINT).write_bytes(damaged)
+        with pytest.raises(ValueError, match="damaged"):
+            load_average(nn.Linear(4, 1), tmp_path, 12, "f")
 
 
 @pytest.mark.parametrize("content", [{"settings": {}, "model": {}}, [1, 2], torch.zeros(2)])

@@ -87,6 +87,10 @@ def test_overrides_take_toml_values_and_plain_words(recipe_file: Path) -> None:
         ("predictor.both_distorted", "1.5", r"both_distorted must be in \[0, 1\], got 1.5"),
         ("predictor.two_operators", "nan", r"two_operators must be in \[0, 1\], got nan"),
         ("predictor.trained", "head", r"unknown trained .head. \(known: all, decoder, competition\)"),
+        ("data.odds", "{jpg = 2}", "operator in odds.*did you mean 'jpeg'"),
+        ("data.odds", "{jpeg = inf}", r"odds\['jpeg'\] must be a whole number in 1 .. 1000, got inf"),
+        ("data.odds", "2", "recipe.data.odds must be of type dict"),
+        ("data.whole", '["jpg"]', "operator in whole.*did you mean 'jpeg'"),
         ("predictor.passes", "0", "passes must be >= 1, got 0"),
         ("predictor.order_weight", "-0.1", "order_weight must be >= 0 and finite, got -0.1"),
         ("predictor.presence_weight", "-1", "presence_weight must be >= 0 and finite, got -1"),
@@ -166,3 +170,14 @@ def test_as_dict_is_plain_json(recipe_file: Path) -> None:
     values = load_recipe(recipe_file).as_dict()
     assert json.loads(json.dumps(values)) == values
     assert values["predictor"]["widths"] == [4, 6, 8, 10]
+
+
+def test_recipes_that_say_the_same_have_one_digest(recipe_file: Path) -> None:
+    def digests(key: str, *texts: str) -> set[str]:
+        return {load_recipe(recipe_file, {key: text}).digest("pairs") for text in texts}
+
+    plain = load_recipe(recipe_file).digest("pairs")
+    assert digests("data.odds", "{}", "{jpeg = 1}") == digests("data.whole", "[]") == {plain}
+    odds = digests("data.odds", "{jpeg = 8, hue = 2}", "{hue = 2.0, jpeg = 8, fade = 1}")
+    whole = digests("data.whole", '["hue", "jpeg"]', '["jpeg", "hue", "hue"]')
+    assert len(odds) == len(whole) == 1 and len(odds | whole | {plain}) == 3

@@ -526,8 +526,9 @@ def test_operators_that_are_held_out_are_never_trained_on(recipe: Recipe) -> Non
     assert len(data.operators()) == len(recipe.data.operators()) - 2
     with pytest.raises(ValueError, match="did you mean 'jpeg'"):
         dataclasses.replace(recipe.data, held_out=("jpg",))
-    with pytest.raises(ValueError, match="operator in odds"):
-        dataclasses.replace(data, odds={"jpeg": 2})
+    for setting in ({"odds": {"jpeg": 2}}, {"whole": ("jpeg",)}):
+        with pytest.raises(ValueError, match="must not name operators that are held out, got jpeg"):
+            dataclasses.replace(data, **setting)
 
 
 # --- scorer stage
