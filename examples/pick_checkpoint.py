@@ -15,6 +15,7 @@ CHECKPOINTS = {1000: 4, 2000: 2, 3000: 3}
 
 
 def validation_photographs() -> Tensor:
+    # Several crops of one photograph are not independent, as a test would want them: take photographs of your own.
     crops = []
     folder = files("relqa_loss") / "assets" / "photographs"
     for name in ("city", "dog", "foliage"):

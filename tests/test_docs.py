@@ -291,8 +291,11 @@ def test_a_goal_that_is_missed_is_in_the_summary(results) -> None:
         told = figures | {"goal": goal, "against": against}
         changed = report | {"tasks": {task: told}, "distance_sha256": engine["distance_sha256"]}
         text = document.summary(results | {"restoration": changed})
-        (line,) = [line for line in text.splitlines() if f"L1, {task}:" in line]
-        assert "beside L1: 1 better, 2 worse, 1 unknown; L1 + MS-SSIM: 4 worse; 0.35 dB PSNR lost to L1" in line
+        (line,) = [line for line in text.splitlines() if f"RelationalLoss, {task}, " in line]
+        wanted = (
+            "beside L1 better by 1, worse by 2, unknown by 1; beside L1 + MS-SSIM worse by 4; 0.35 dB PSNR lost to L1"
+        )
+        assert wanted in line
         assert ("Short of its goal" in line) is not reached
         assert f"Goal: {'reached' if reached else 'short'};" in document.restoration(changed, engine)
 

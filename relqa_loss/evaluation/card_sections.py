@@ -67,7 +67,7 @@ def held_out(report: Mapping[str, Any], weights: Mapping[str, str] | None) -> st
     Raises:
         ValueError: the report holds no operator that its weights were trained without.
     """
-    unseen = _unseen(report)
+    unseen = unseen_by(report)
     own = weights is not None and report.get("weights_sha256") == weights
     who = "These weights were" if own else "Other weights, for this test only, were"
     rows = []
@@ -88,12 +88,17 @@ def held_out_figures(report: Mapping[str, Any]) -> list[Verdict]:
     Raises:
         ValueError: there is no such operator.
     """
-    measured = [report["per_operator"][name] for name in _unseen(report)]
+    measured = [report["per_operator"][name] for name in unseen_by(report)]
     means = {one.figure.path[0]: mean_of(one.figure.measured(of) for of in measured) for one in HELD_OUT_TARGETS}
     return verdicts(means, HELD_OUT_TARGETS)
 
 
-def _unseen(report: Mapping[str, Any]) -> list[str]:
+def unseen_by(report: Mapping[str, Any]) -> list[str]:
+    """Operators of the report that its weights were trained without.
+
+    Raises:
+        ValueError: there are none.
+    """
     unseen = [name for name in report["per_operator"] if name in report.get("trained_without", ())]
     if not unseen:
         raise ValueError("held_out must hold operators that its weights were trained without, got none")
@@ -164,9 +169,9 @@ def failures(file: str) -> str:
     """Reference to the figure of failures."""
     return (
         f"## Failures\n\n![Pairs that these weights get wrong]({file})\n\n"
-        "Reference, picture, and the map that shows what is wrong, the worst of the operators that are named least "
-        "reliably. Named wrong: the strongest map is on another axis. Overlooked: of two operators, each in a region "
-        "of its own, one is not among the three strongest axes; the map is the one that should show it.\n"
+        "Reference, picture, and the map that shows what is wrong, or should. Named wrong, where that happens: the "
+        "strongest map is on another axis. Overlooked: of two operators, each in a region of its own, one is not among "
+        "the three strongest axes; the map is the one that should show it.\n"
     )
 
 

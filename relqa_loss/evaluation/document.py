@@ -96,9 +96,12 @@ def summary(results: Mapping[str, Report]) -> str:
     setup = results["speed"]["setup"]
     lines = [
         f"- On {engine['photographs']} photographs that no training saw and {len(engine['per_operator'])} distortions: "
-        f"strongest map on the right axis {measured('axis_accuracy')}, right direction of tone "
-        f"{measured('sign_accuracy', 'tone')}, localisation {measured('localisation_auc')} (ROC-AUC), rising severity "
+        f"strongest map on the right axis {measured('axis_accuracy')} (from severity {min(engine['severities']):g} on, "
+        f"weighted by what is visible), right direction of tone {measured('sign_accuracy', 'tone')}, localisation "
+        f"{measured('localisation_auc')} (ROC-AUC), rising severity "
         f"ordered right {measured('ladder_accuracy')}.",
+        f"- On {len(card_sections.unseen_by(results['held-out']))} distortions that other weights, for this test only, "
+        f"were trained without: {_told(card_sections.held_out_figures(results['held-out']))}.",
         f"- **Short of target:** {_short(everything)}.",
     ]
     if _same_distance(jury["setup"], engine):
@@ -114,8 +117,10 @@ def summary(results: Mapping[str, Report]) -> str:
             goal = figures["goal"]
             if _same_distance(report, engine) and goal["reached"] is not None:
                 verdict = "" if goal["reached"] else " **Short of its goal.**"
+                judges, seeds = list(report["judges"]), len(report["seeds"])
                 lines.append(
-                    f"- Small restorers trained beside L1, {task}: {_held(figures, list(report['judges']))}.{verdict}"
+                    f"- Small restorers with L1 + {OURS}, {task}, {seeds} {'seed' if seeds == 1 else 'seeds'}, by "
+                    f"{', '.join(judges)}: {_held(figures, judges)}.{verdict}"
                 )
     chosen = results["selection"]
     if _same_distance(chosen, engine):
@@ -256,13 +261,11 @@ def _held(figures: Report, judges: Sequence[str]) -> str:
     told = []
     for name in goal["better_or_tie"]:
         verdicts_of = [figures["against"][name][judge]["verdict"] for judge in judges]
-        counts = [(verdicts_of.count(word), word) for word in ("better", "worse", "tie", "unknown")]
-        told.append(f"{name}: " + ", ".join(f"{count} {word}" for count, word in counts if count))
+        words = {"better": "better by", "worse": "worse by", "tie": "tied by", "unknown": "unknown by"}
+        counts = [f"{text} {verdicts_of.count(word)}" for word, text in words.items() if word in verdicts_of]
+        told.append(f"beside {name} {', '.join(counts)}")
     lost = goal["psnr_lost_db"]
-    return (
-        f"by {len(judges)} judges, a tie being a 95 % interval that holds 0, beside {'; '.join(told)}; "
-        f"{abs(lost):.2f} dB PSNR {'lost to' if lost > 0 else 'gained over'} L1"
-    )
+    return f"{'; '.join(told)}; {abs(lost):.2f} dB PSNR {'lost to' if lost > 0 else 'gained over'} L1"
 
 
 def selection(report: Report, engine: Report) -> str:
@@ -377,6 +380,12 @@ def _short(found: Sequence[Verdict]) -> str:
         if one.verdict == SHORT
     ]
     return "; ".join(texts) if texts else "none"
+
+
+def _told(found: Sequence[Verdict]) -> str:
+    """Figures as they are, whatever was wanted."""
+    cells = [one.cells() for one in found]
+    return ", ".join(f"{_lower_first(title.partition(',')[0])} {measured}" for title, _, measured, _ in cells)
 
 
 def _lower_first(title: str) -> str:
