@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import SILU_GAIN, at_least_float32, scaled
-from .local_statistics import EVEN_CHANNELS, ODD_CHANNELS
+from .local_statistics import CHANGED_SHARE, EVEN_CHANNELS, ODD_CHANNELS
 from .relation import AXES, SHIFT_AXES
 
 COMPETITION_WIDTH = 96
@@ -28,7 +28,8 @@ MEASURED_CELLS = (1, COMPETITION_CELLS, 9)
 """Sides of the neighbourhoods over which the pair's statistics are averaged for it."""
 
 COVERED_CELLS = (1, 5, 9, 17, 31)
-"""Sides of the neighbourhoods over which it is counted how much shows a difference: up to all of a crop of training."""
+"""Sides of the neighbourhoods over which cells and pixels that show a difference are counted: up to all of a crop of
+training."""
 
 LEAST_COVERED = 1e-4
 """Share added to that, about what cells without any difference count as."""
@@ -133,8 +134,8 @@ class AxisCompetition(nn.Module):
     A decoder that is not sure shows a little of several axes, each for itself the best guess at its height. Looked at
     together, and as ratios, their heights tell more: how much contrast there seems to be for so much noise. Beside
     them stand the pair's statistics over the places that differ, from which the severity of many kinds can be read off
-    once the kind is known, and what share of the surroundings differs at all: that of lost blocks is their number. All
-    that is read is whitened, see :class:`WhitenedConv`.
+    once the kind is known, and what share of the surroundings differs at all, which tells how severe lost blocks are.
+    All that is read is whitened, see :class:`WhitenedConv`.
 
     Each axis and cell gets a positive factor and a probability of being there, both even in the pair, so that signs
     and zeros stay. Two answers, since they want different things of a map in doubt: the best height is one in between,
@@ -147,7 +148,7 @@ class AxisCompetition(nn.Module):
     def __init__(self, even_channels: int) -> None:
         super().__init__()
         measured = len(MEASURED_CELLS) * (ODD_CHANNELS + EVEN_CHANNELS)
-        told = 2 * len(AXES) + 1 + len(COVERED_CELLS) + even_channels
+        told = 2 * len(AXES) + 1 + 2 * len(COVERED_CELLS) + even_channels
         self.read = WhitenedConv(told, COMPETITION_WIDTH)
         self.measure = WhitenedConv(measured, MEASURED_WIDTH)
         self.meet = nn.Conv2d(COMPETITION_WIDTH + MEASURED_WIDTH, MEASURED_WIDTH, 1)
@@ -211,7 +212,11 @@ class AxisCompetition(nn.Module):
         ratios = torch.log((heights + FAINTEST) / (10 * FAINTEST))
         amount = torch.log(counts) / 4  # about as wide as the ratios
         shown = counts / (counts + 1)  # half where a difference is one visible step
-        covered = [torch.log(_mean_of_cells(shown, side) + LEAST_COVERED) / 2 for side in COVERED_CELLS]
+        # In cells, and roughly in pixels (windows of 16, where the cell differs most): a block of less than a cell is a
+        # whole cell to the one.
+        changed = cells.statistics[:, ODD_CHANNELS + CHANGED_SHARE, None]
+        shares = (_mean_of_cells(share, side) for share in (shown, changed) for side in COVERED_CELLS)
+        covered = [torch.log(share + LEAST_COVERED) / 2 for share in shares]
         means = torch.cat([mean(cells.statistics, side) for side in MEASURED_CELLS], dim=1)
         return torch.cat((ratios, amount, *covered, at_least_float32(even)), dim=1), means
 

@@ -54,6 +54,9 @@ EVEN_CHANNELS = (
 difference, correlation between its planes, share of changed pixels; difference, mean and correlation by band, the
 finest first, and of the coarse contrast; coarse means; coarse colourfulness, both images together."""
 
+CHANGED_SHARE = _PLANES * _DIRECTIONS * (len(FLAT_STEPS) + 3) + 2 * _PLANES + len(CHANGES) - 1
+"""Place, among the even channels, of the share of pixels that change by more than the larger of ``CHANGES``."""
+
 # Squared values, per pixel, far below one 8-bit step.
 _NOTHING = 1e-6
 _CENTRE, _SPREAD = 4.0, 2.0  # of logarithms of amplitudes, roughly: channels then have about unit size

@@ -13,7 +13,7 @@ from .competition import COMPETITION_CELLS, COVERED_CELLS, AxisCompetition, Cell
 from .decoder import DILATIONS, MapDecoder
 from .displacement import displacement
 from .layers import DifferenceTexture, Encoder, PairBlock, at_least_float32, cut_padding, pad_to_multiple, scaled
-from .local_statistics import local_statistics
+from .local_statistics import STRIDE, local_statistics
 from .relation import AXES, SHIFT_AXES, TONE_AXES
 from .validation import check_pair
 
@@ -38,16 +38,16 @@ features two in a residual at strides 16 and 8, one at 4 and one at 2. Patch pro
 nothing, since on the way down each step ends at a border of the next coarser cells."""
 
 _COMPETITION_REACH = 16 * (COMPETITION_CELLS // 2 + 1)
-_COVERAGE_REACH = 16 * (max(COVERED_CELLS) // 2 + 1)
+_COVERAGE_REACH = 16 * (max(COVERED_CELLS) // 2 + 1) + STRIDE // 2
 
 MAP_REACH = max(
     _COMPETITION_REACH + (2 + 4 + 2 + 2 * 4 + 2 * 8) + 16 * (sum(DILATIONS) + 1) + _ENCODER_REACH, _COVERAGE_REACH
 )
 """The same for maps: competition of the axes and its bilinear upsampling, bilinear upsampling of the maps, averaging
-over cells, the decoder's blocks at strides 2, 4, 8 and 16, the pair network at stride 16, and the encoder; or the cells
-counted for the competition, of which the pixels alone are asked whether they differ. The displacement field looks less
-far, and so do the statistics, although averaged over more cells for the competition, and the way by the full-resolution
-gates."""
+over cells, the decoder's blocks at strides 2, 4, 8 and 16, the pair network at stride 16, and the encoder; or what is
+counted for the competition, where the pixels alone are asked whether they differ, in windows of twice ``STRIDE``. The
+displacement field looks less far, and so do the statistics, although averaged over more cells for the competition, and
+the way by the full-resolution gates."""
 
 
 class PairFeatures(NamedTuple):

@@ -32,7 +32,7 @@ from . import hub
 from .files import whole_files
 from .validation import unknown_name
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 CONFIG_FILE = "config.json"
 PREDICTOR_FILE = "predictor.safetensors"
 SCORER_FILE = "scorer.safetensors"

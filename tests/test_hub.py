@@ -179,7 +179,7 @@ def test_a_name_that_the_client_refuses_is_a_value_error(hub: FakeHub) -> None:
         ({"README.md": b"# Another model", "model.safetensors": b"0" * 64}, "it has no config.json"),
         ({"model.bin": b"pickle"}, "it has no config.json"),
         ({"config.json": b'{"model_type": "bert"}'}, r"config\.json does not belong to weights of relqa_loss"),
-        ({"config.json": b'{"format_version": 99}'}, r"config\.json has format_version 99, this package reads 6"),
+        ({"config.json": b'{"format_version": 99}'}, r"config\.json has format_version 99, this package reads 7"),
         ({"config.json": b"<html>"}, r"config\.json is not valid JSON"),
     ],
     ids=["another model", "pickle only", "another config", "a later format", "no JSON"],

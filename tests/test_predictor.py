@@ -221,6 +221,27 @@ def test_what_share_of_the_surroundings_differs_is_read_as_far_as_a_crop_of_trai
     assert one[25 - 15] > one[25 - 16] and one[25 + 15] > one[25 + 16] and one[25 - 16] == one[0]
 
 
+def test_pixels_that_differ_are_counted_where_cells_that_do_tell_nothing(make_photos: Callable[..., Tensor]) -> None:
+    reference = make_photos(1, 96, 128) * 0.5
+    competition = AxisCompetition(4)
+
+    def told(side: int) -> Tensor:
+        other = reference.clone()
+        other[..., 48 : 48 + side, 64 : 64 + side] = 1.0
+        weight = torch.full((1, 1, 48, 64), 1.6e-4)
+        weight[..., 24 : 24 + side // 2, 32 : 32 + side // 2] = 1e4
+        cells = cells_of(torch.zeros(1, len(AXES), 48, 64), weight, local_statistics(reference, other))
+        return competition._told(cells, torch.zeros(1, 4, 6, 8))[0]
+
+    places = 2 * len(AXES) + 1, len(COVERED_CELLS)
+    cells_4, pixels_4 = told(4)[:, places[0] :].split((places[1], 4 + places[1]), dim=1)
+    cells_16, pixels_16 = told(16)[:, places[0] :].split((places[1], 4 + places[1]), dim=1)
+    torch.testing.assert_close(cells_4, cells_16, atol=0.01, rtol=0)
+    # Sixteen times the pixels, next to all of the logarithm, which is halved, over more than the cell itself.
+    wide = slice(2, places[1])
+    assert (pixels_16[:, wide] - pixels_4[:, wide])[..., 3, 4].min() > 0.9
+
+
 def test_whether_an_axis_is_there_is_read_from_the_cell_itself_too() -> None:
     competition = AxisCompetition(4)
     noise = AXES.index("noise")

@@ -184,7 +184,7 @@ def test_load_refuses_a_damaged_file_by_name(tmp_path: Path, name: str, damage: 
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[1]", b"\xff\xfe", b'{"format_version": 6}', b'{"format_version": 5}']
+    "content", [b"", b"{", b"[1]", b"\xff\xfe", b'{"format_version": 7}', b'{"format_version": 6}']
 )
 def test_load_refuses_a_bad_config_by_name(tmp_path: Path, content: bytes) -> None:
     write_example(tmp_path)
