@@ -146,6 +146,20 @@ def test_a_steered_loss_differs_by_its_axis_weight_alone(photographs: list[Tenso
     assert not (tmp_path / "none").exists()
 
 
+def test_a_loss_may_also_ask_for_less_of_one_axis(photographs: list[Tensor], tmp_path: Path) -> None:
+    less = f"{OURS}, less noise"
+    found, _ = terms([less, OURS], DEFAULT_WEIGHTS, PLAN.crop)
+    made = train("denoise", 1, found, photographs, PLAN, tmp_path, **IDENTITY)
+    assert made[less].factor == made[OURS].factor > 0 and not same(made[less], made[OURS])
+    with pytest.raises(ValueError, match=r"losses must name 'L1 \+ RelationalLoss' beside .*less noise"):
+        train("denoise", 1, {less: found[less]}, photographs, PLAN, tmp_path / "none", **IDENTITY)
+    term = found[less]
+    assert term is not None
+    clean = photographs[0][None, :, :64, :64].float() / 255
+    grain = 0.1 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(1))
+    assert float(term(clean + grain, clean)) > 0.02 and float(term(clean, clean + grain)) < 1e-3
+
+
 def test_a_term_without_gradient_cannot_be_balanced() -> None:
     some = [(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32))]
     with pytest.raises(ValueError, match="cannot be balanced"):

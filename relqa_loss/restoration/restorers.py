@@ -33,6 +33,9 @@ BLUR_NOISE = 2 / 255
 STEERED = 4.0
 """Factor on the axis that a steered loss cares more for."""
 
+MAP_SHARE = 0.5
+"""Norm, at the start, of the gradient of what a loss adds for more of one axis than the reference has; L1's is 1."""
+
 BALANCE_BATCHES = 4
 GRADIENT_NORM = 1.0
 
@@ -117,13 +120,17 @@ L1 = "L1"
 OURS = "L1 + RelationalLoss"
 _PEERS = {"L1 + MS-SSIM": "ms-ssim", "L1 + ST-LPIPS": "st-lpips"}
 _STEERED = {f"{OURS}, {axis} x{STEERED:g}": axis for axis in ("blur", "noise")}
+_BY_ONE_MAP = {f"{OURS}, less {axis}": axis for axis in ("blur", "noise")}
+_FROM_OURS = (*_STEERED, *_BY_ONE_MAP)
 BY_MAPS = "L1 by maps"
 RIVALS: tuple[str, ...] = (L1, *_PEERS)
 """What L1 + RelationalLoss has to hold its own against."""
 
-_WITH_WEIGHTS = (OURS, BY_MAPS, *_STEERED)
+_OF_MAPS = (BY_MAPS, *_BY_ONE_MAP)
+_WITH_WEIGHTS = (OURS, BY_MAPS, *_FROM_OURS)
 LOSSES: tuple[str, ...] = (*RIVALS, *_WITH_WEIGHTS)
-"""What restorers are trained with: L1 beside one term, L1 re-weighted by the distortion maps, and steered losses."""
+"""What restorers are trained with: L1 beside one term, L1 re-weighted by the distortion maps, and losses steered by the
+weight of an axis or by a term on its map."""
 
 
 def terms(
@@ -156,9 +163,16 @@ def terms(
             missing.update((name, reason) for reason in absent.values())
         elif name in _STEERED:
             found[name] = RelationalLoss(weights, axis_weights={_STEERED[name]: STEERED}).to(device)
+        elif name in _BY_ONE_MAP:
+            found[name] = partial(_more_of, loss_fn, _BY_ONE_MAP[name])
         else:
             found[name] = {L1: None, OURS: loss_fn, BY_MAPS: _by_maps(loss_fn)}[name]
     return found, missing
+
+
+def _more_of(loss_fn: RelationalLoss, axis: str, restored: Tensor, reference: Tensor) -> Tensor:
+    """How much more of an axis there is than in the reference; less of it counts nothing."""
+    return loss_fn.relate(restored, reference)[axis].clamp(min=0).mean()
 
 
 def _mean_of(loss: Term) -> Term:
@@ -180,7 +194,8 @@ class Plan:
         crop: their side in pixels, even; MS-SSIM needs at least 161.
         learning_rate: at the beginning of each half cosine.
         share: norm of a term's gradient beside that of L1, at the start; :func:`train` takes another for single losses.
-            Steered losses are multiplied by what ``L1 + RelationalLoss`` is: what they differ by is the axis weight.
+            Steered losses are multiplied by what ``L1 + RelationalLoss`` is: what they differ by is the axis weight, or
+            a term more, of ``MAP_SHARE``.
     """
 
     start_steps: int = 1500
@@ -316,9 +331,9 @@ def train(
     check_tasks([task])
     spoil = TASKS[task]
     for name in losses:
-        if name in _STEERED and OURS not in losses:
+        if name in _FROM_OURS and OURS not in losses:
             raise ValueError(f"losses must name {OURS!r} beside {name!r}, which takes its factor, got {list(losses)}")
-    balanced = [name for name, term in losses.items() if term is not None and name != BY_MAPS and name not in _STEERED]
+    balanced = [name for name, term in losses.items() if term is not None and name not in (BY_MAPS, *_FROM_OURS)]
     for name in shares or {}:
         if name not in balanced:
             raise ValueError(f"shares must name losses with a second term, one of {', '.join(balanced)}, got {name!r}")
@@ -328,14 +343,14 @@ def train(
         return batches(_Crops(photographs, spoil, plan, seed, first), 0, steps, 0)
 
     def plan_of(name: str) -> Plan:
-        return plans.get(OURS if name in _STEERED else name, plan)
+        return plans.get(OURS if name in _FROM_OURS else name, plan)
 
     def kept(name: str, steps: int, build: Callable[[], dict[int, Trained]]) -> dict[str, Trained]:
         wanted = {_after(name, step): step for step in along if step < steps} | {name: steps}
         paths = {one: out / f"{task}-{seed}-{_slug(one)}.pt" for one in wanted}
         settings = {"task": task, "seed": seed, "plan": asdict(plan_of(name)), "photographs": digest}
         if name in _WITH_WEIGHTS:
-            settings["weights"] = dict(weights) if name == BY_MAPS else distance
+            settings["weights"] = dict(weights) if name in _OF_MAPS else distance
         if all(path.exists() for path in paths.values()):
             return {one: _read(path, {**settings, "loss": one}, spoil.scale, device) for one, path in paths.items()}
         made = build()
@@ -362,9 +377,11 @@ def train(
             loss = term  # of L1's own scale: its weights have mean 1
         elif term is not None:
             some = list(islice(crops(plan.start_steps, BALANCE_BATCHES), BALANCE_BATCHES))
-            unsteered = losses[OURS] if name in _STEERED else None
-            factor = factor_of(unsteered or term, model, some, plan_of(name).share)
-            loss = _l1_and(term, factor)
+            ours = losses[OURS] if name in _FROM_OURS else None
+            factor = factor_of(ours or term, model, some, plan_of(name).share)
+            loss = _l1_and((factor, term))
+            if ours is not None and name in _BY_ONE_MAP:
+                loss = _l1_and((factor, ours), (factor_of(term, model, some, MAP_SHARE), term))
         batches_of = crops(plan.start_steps, plan.steps)
         models = _descend(model.train(), batches_of, plan.steps, plan.learning_rate / 2, loss, along)
         return {step: Trained(one.eval(), factor) for step, one in models.items()}
@@ -397,5 +414,6 @@ def _write(path: Path, settings: Mapping[str, object], made: Trained) -> None:
     write_atomically(path, lambda unfinished: torch.save(state, unfinished))
 
 
-def _l1_and(term: Term, factor: float) -> Term:
-    return lambda restored, reference: F.l1_loss(restored, reference) + factor * term(restored, reference)
+def _l1_and(*weighted: tuple[float, Term]) -> Term:
+    """L1 and these terms, each times its factor."""
+    return lambda a, b: F.l1_loss(a, b) + torch.stack([factor * term(a, b) for factor, term in weighted]).sum()
