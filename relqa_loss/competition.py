@@ -60,7 +60,11 @@ SURELY_PRESENT = 1.0
 """Logit of presence from which a map is left all but whole: the likeliest axis of a cell counts as at least that."""
 
 HIGHEST = 1.2
-"""To where the competition may lift a map, in severity units: above 1, so that even the most severe still differ."""
+"""To where the factor of a cell may lift a map's mean over what is seen there, in severity units: above 1, so that even
+the most severe still differ. What is interpolated between cells may stand higher."""
+
+LEAST_SEEN = 0.01
+"""Added to what is seen of a cell: among cells that show nothing, all count alike."""
 
 START_PRESENCE = 1.0
 """Logit of every axis's presence before training: next to nothing is held down."""
@@ -235,15 +239,19 @@ def cells_of(maps: Tensor, weight: Tensor, statistics: tuple[Tensor, Tensor]) ->
     return Cells(F.avg_pool2d(maps.abs() * weight, 8) / counts, held / counts, counts)
 
 
-def lifted(maps: Tensor, factors: Tensor) -> Tensor:
-    """Maps (B, len(AXES), h, w) times factors > 0 of the same shape, but nothing lifted beyond ``HIGHEST``.
+def bounded(factors: Tensor, heights: Tensor) -> Tensor:
+    """Factors > 0 (B, len(AXES), h, w), but none that lifts a cell of that height beyond ``HIGHEST``.
 
     Where two kinds of damage meet, factors change from cell to cell, and one axis's would lift what the other's side
     has at full height. Displacements have no top.
+
+    Args:
+        factors: of cells.
+        heights: same shape, >= 0: about the mean magnitude of the maps over what is to see in each cell.
     """
-    bounded = torch.tensor([axis not in SHIFT_AXES for axis in AXES], device=maps.device).view(1, -1, 1, 1)
-    most = (HIGHEST / maps.abs().clamp_min(1e-3)).clamp_min(1)
-    return maps * torch.where(bounded, torch.minimum(factors, most), factors)
+    has_top = torch.tensor([axis not in SHIFT_AXES for axis in AXES], device=factors.device).view(1, -1, 1, 1)
+    most = (HIGHEST / heights.clamp_min(1e-3)).clamp_min(1)
+    return torch.where(has_top, torch.minimum(factors, most), factors)
 
 
 def gated(maps: Tensor, logits: Tensor) -> Tensor:
@@ -261,9 +269,19 @@ def presence_gates(logits: Tensor) -> Tensor:
     return torch.sigmoid(PRESENCE_GAIN * (logits - likeliest + SURELY_PRESENT))
 
 
-def at_stride_2(cells: Tensor) -> Tensor:
-    """(B, C, h, w) at stride 16 -> (B, C, 8 h, 8 w), interpolated."""
-    return F.interpolate(cells, scale_factor=8.0, mode="bilinear", align_corners=False)
+def at_stride_2(cells: Tensor, seen: Tensor | None = None) -> Tensor:
+    """(B, C, h, w) at stride 16 -> (B, C, 8 h, 8 w), interpolated.
+
+    Args:
+        cells: values.
+        seen: (B, 1, h, w) in [0, 1], how plain the difference in each cell is to see, by which cells then count. For
+            factors, which are taught by a mean over what is seen: a cell with a mere edge of some damage has learned
+            one that makes up for the low gates there, and would spoil its neighbours.
+    """
+    if seen is None:
+        return F.interpolate(cells, scale_factor=8.0, mode="bilinear", align_corners=False)
+    weight = seen + LEAST_SEEN
+    return at_stride_2(cells * weight) / at_stride_2(weight)
 
 
 def _mean_of_cells(cells: Tensor, side: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .competition import COMPETITION_CELLS, COVERED_CELLS, AxisCompetition, Cells, at_stride_2, cells_of, gated, lifted
+from .competition import COMPETITION_CELLS, COVERED_CELLS, AxisCompetition, Cells, at_stride_2, bounded, cells_of, gated
 from .decoder import DILATIONS, MapDecoder
 from .displacement import displacement
 from .layers import DifferenceTexture, Encoder, PairBlock, at_least_float32, cut_padding, pad_to_multiple, scaled
@@ -46,8 +46,8 @@ MAP_REACH = max(
 """The same for maps: competition of the axes and its bilinear upsampling, bilinear upsampling of the maps, averaging
 over cells, the decoder's blocks at strides 2, 4, 8 and 16, the pair network at stride 16, and the encoder; or what is
 counted for the competition, where the pixels alone are asked whether they differ, in windows of twice ``STRIDE``. The
-displacement field looks less far, and so do the statistics, although averaged over more cells for the competition, and
-the way by the full-resolution gates."""
+displacement field looks less far, and so do the statistics, although averaged over more cells for the competition, what
+is seen of a cell, and the way by the full-resolution gates."""
 
 
 class PairFeatures(NamedTuple):
@@ -179,7 +179,10 @@ class DistortionPredictor(nn.Module):
         """
         maps, cells = self.before_competition(pair, a, b)
         factors, presence = self.competition(cells, pair.even[2])
-        return lifted(maps, at_stride_2(factors).to(maps.dtype)), presence
+        seen = seen_at_stride_2(pair.pixels)
+        in_cells = F.avg_pool2d(seen, 8)
+        heights = F.avg_pool2d(self.confine(maps, a, b).abs() * seen, 8) / in_cells.clamp_min(1e-6)
+        return maps * at_stride_2(bounded(factors, heights), in_cells).to(maps.dtype), presence
 
     def before_competition(self, pair: PairFeatures, a: Tensor, b: Tensor) -> tuple[Tensor, Cells]:
         """Signed half-resolution maps in which no axis knows of the others, and what their competition reads."""
@@ -230,6 +233,22 @@ def weight_of_differences(pixels: Tensor) -> Tensor:
     square = at_least_float32(F.avg_pool2d(pixels.square().mean(dim=1, keepdim=True), 2))
     # In units of the visible step: with a bare 1e-8 as the least weight, onnxruntime gave 0 / 0 for equal images.
     return square / VISIBLE_STEP**2 + _NO_DIFFERENCE
+
+
+def seen_at_stride_2(pixels: Tensor) -> Tensor:
+    """How plain a difference (B, 3, H, W) is to see, at stride 2: (B, 1, H / 2, W / 2) in [0, 1], float32 at least.
+
+    ``E / (E + VISIBLE_STEP^2)``, where E is the squared difference, summed over channels, in a Gaussian window of two
+    pixels. Close to what places weigh by in training (:func:`.distortions.visibility.visibility`), which is taken at
+    full resolution and mirrors the border that is repeated here.
+    """
+    square = at_least_float32(F.avg_pool2d(pixels.square().sum(dim=1, keepdim=True), 2))
+    offsets = torch.arange(-3, 4, dtype=square.dtype, device=square.device)
+    taps = torch.softmax(-0.5 * offsets.square(), dim=0)
+    energy = F.conv2d(F.pad(square, (3, 3, 3, 3), mode="replicate"), taps.outer(taps)[None, None])
+    # Autocast convolves in half precision, where squares in visible steps would not fit.
+    energy = at_least_float32(energy).clamp_min(0)
+    return energy / (energy + VISIBLE_STEP**2)
 
 
 def averaged_by(weight: Tensor, maps: Tensor) -> Tensor:

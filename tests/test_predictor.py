@@ -20,13 +20,15 @@ from relqa_loss.competition import (
     AxisCompetition,
     Cells,
     WhitenedConv,
+    at_stride_2,
+    bounded,
     cells_of,
-    lifted,
     presence_gates,
 )
 from relqa_loss.displacement import displacement
+from relqa_loss.distortions.visibility import visibility
 from relqa_loss.local_statistics import EVEN_CHANNELS, ODD_CHANNELS, local_statistics
-from relqa_loss.predictor import VISIBLE_STEP, confining_gates
+from relqa_loss.predictor import VISIBLE_STEP, confining_gates, seen_at_stride_2
 from relqa_loss.relation import SHIFT_AXES
 
 PairMaker = Callable[..., tuple[Tensor, Tensor]]
@@ -334,15 +336,35 @@ def test_no_factor_holds_down_or_lifts_without_bound(weight: float) -> None:
     assert (factors.log().abs() > LARGEST_LOG_FACTOR - 1e-2).any()
 
 
-def test_maps_are_lifted_no_higher_than_severity_goes_and_held_down_freely() -> None:
-    maps = torch.zeros(1, len(AXES), 1, 4)
-    maps[:, :, 0] = torch.tensor([0.5, -0.5, 2.0, -0.1])
+def test_no_cell_is_lifted_higher_than_severity_goes_and_any_is_held_down_freely() -> None:
+    heights = torch.tensor([0.5, 2.0, 0.1, 0.0]).expand(1, len(AXES), 1, 4)
     shift, noise = AXES.index("shift_x"), AXES.index("noise")
-    up, down = lifted(maps, torch.full_like(maps, 4.0))[0], lifted(maps, torch.full_like(maps, 0.5))[0]
-    assert up[noise, 0].tolist() == pytest.approx([HIGHEST, -HIGHEST, 2.0, -0.4])
-    assert up[shift, 0].tolist() == pytest.approx([2.0, -2.0, 8.0, -0.4])
-    assert torch.equal(down, maps[0] / 2)
-    assert not lifted(torch.zeros_like(maps), torch.full_like(maps, 4.0)).any()
+    up, down = (bounded(torch.full_like(heights, factor), heights)[0] for factor in (4.0, 0.5))
+    assert up[noise, 0].tolist() == pytest.approx([HIGHEST / 0.5, 1.0, 4.0, 4.0])
+    assert up[shift, 0].tolist() == pytest.approx([4.0, 4.0, 4.0, 4.0])
+    assert down.unique().tolist() == [0.5]
+
+
+def test_a_cell_of_which_nothing_is_seen_says_nothing_beside_one_that_shows() -> None:
+    cells = torch.tensor([1.0, 5.0, 3.0]).view(1, 1, 1, 3)
+    seen = torch.tensor([0.9, 0.0, 0.0]).view(1, 1, 1, 3)
+    plain, weighted = at_stride_2(cells)[0, 0, 0], at_stride_2(cells, seen)[0, 0, 0]
+    assert weighted[:8].max() < 1.1 < plain[:8].max()
+    assert weighted[8] < 1.2 and weighted[19] == pytest.approx(float(plain[19]))
+    torch.testing.assert_close(at_stride_2(cells, torch.full_like(cells, 0.3))[0, 0, 0], plain)
+
+
+@pytest.mark.parametrize("strength", [0.004, 0.02, 0.5])
+def test_what_is_seen_is_what_places_weigh_by_in_training(make_pair: PairMaker, strength: float) -> None:
+    reference = make_pair()[1]
+    spoilt = reference.clone()
+    noise = torch.randn(spoilt[..., 20:34, 8:40].shape, generator=torch.Generator().manual_seed(0))
+    spoilt[..., 20:34, 8:40] += strength * noise
+    wanted = torch.nn.functional.avg_pool2d(visibility(reference, spoilt)[:, None], 2)
+    off = (seen_at_stride_2(spoilt - reference) - wanted).abs()
+    # Less exact where a window of few pixels ends.
+    assert off.mean() < 0.01 and off.amax() < 0.3
+    assert seen_at_stride_2(spoilt - spoilt).count_nonzero() == 0
 
 
 # --- the gate

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..competition import MEASURED_WIDTH, Cells, lifted, presence_gates
+from ..competition import MEASURED_WIDTH, Cells, bounded, presence_gates
 from ..files import write_atomically
 from ..predictor import DistortionPredictor
 from .data import seeded
@@ -63,7 +63,8 @@ class CellBatch(NamedTuple):
         """Maps as the competition leaves them, with these ``gains`` inside it, and its logits of presence."""
         cells = Cells(self.heights, self.statistics, self.counts)
         factors, presence = predictor.competition(cells, self.even, gains)
-        return lifted(self.maps, factors) * presence_gates(presence.detach()), presence
+        # Magnitudes of means: of one sign within a cell, as nearly all are, it is what is shown.
+        return self.maps * bounded(factors, self.maps.abs()) * presence_gates(presence.detach()), presence
 
 
 @torch.no_grad()
