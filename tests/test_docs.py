@@ -17,7 +17,7 @@ from pages import ROOT, Block, blocks_of, run_python
 from relqa_loss import RelationalLoss
 from relqa_loss.cli import build_parser, main
 from relqa_loss.distortions import recipe_file
-from relqa_loss.evaluation import document
+from relqa_loss.evaluation import document, document_descent
 from relqa_loss.images import read_image
 from relqa_loss.markdown import fill, marks, table
 from relqa_loss.training.recipe import load_recipe
@@ -261,14 +261,14 @@ def test_all_documents_are_written_or_none(tmp_path, monkeypatch) -> None:
 
 def test_figures_of_other_weights_are_said_to_be(results) -> None:
     engine, other = results["engine"], {"distance_sha256": "0"}
-    assert "earlier weights" in document.line(results["line"] | other, engine)
+    assert "earlier weights" in document_descent.line(results["line"] | other, engine)
     jury = results["jury"] | {"setup": results["jury"]["setup"] | other}
     assert "Agreement with a jury" not in document.summary(results | {"jury": jury})
 
 
 def test_figures_of_the_distance_stay_true_of_weights_with_other_maps(results) -> None:
     engine, other = results["engine"], {"weights_sha256": {"predictor.safetensors": "0"}}
-    assert "earlier" not in document.line(results["line"] | other, engine)
+    assert "earlier" not in document_descent.line(results["line"] | other, engine)
     for text in (
         document.restoration(results["restoration"] | other, engine),
         document.selection(results["selection"] | other, engine),

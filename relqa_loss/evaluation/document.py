@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ..markdown import table
-from . import card_sections
+from . import card_sections, document_descent
+from .document_remarks import Report, remark_of_both, same_distance
 from .human_distances import OURS
 from .jury_figures import JURY, PANEL_CONSENSUS
-from .recovery import START
 from .speed import OURS as LOSS_KEY
 from .speed import TARGETS as SPEED_TARGETS
 from .targets import LINE_TARGETS, RECOVERY_TARGETS, SHORT, Verdict, percent, verdicts
@@ -22,6 +21,7 @@ RESULTS = (
     "held-out",
     "jury",
     "recovery",
+    "recovery-axes",
     "line",
     "alignment",
     "gradients",
@@ -36,8 +36,6 @@ RESULTS = (
 )
 """Stems of the JSON files that the parts are made of; what made each stands in ``benchmarks/README.md``."""
 
-Report = Mapping[str, Any]
-
 
 def parts(results: Mapping[str, Report]) -> dict[str, str]:
     """The parts of the documentation by name; see :func:`relqa_loss.markdown.fill`.
@@ -49,7 +47,7 @@ def parts(results: Mapping[str, Report]) -> dict[str, str]:
         KeyError: a report is missing or lacks a figure.
     """
     engine = results["engine"]
-    jury = results["jury"] if _same_distance(results["jury"]["setup"], engine) else None
+    jury = results["jury"] if same_distance(results["jury"]["setup"], engine) else None
     return {
         "summary": summary(results),
         "engine": "\n".join(
@@ -60,10 +58,11 @@ def parts(results: Mapping[str, Report]) -> dict[str, str]:
                 card_sections.cannot_see(engine),
             ]
         ).rstrip(),
-        "recovery": recovery(results["recovery"], engine),
-        "line": line(results["line"], engine),
-        "alignment": alignment(results["alignment"], engine),
-        "gradients": gradients(results["gradients"], engine),
+        "recovery": document_descent.recovery(results["recovery"], engine),
+        "recovery-axes": document_descent.recovery_by_axis(results["recovery-axes"], engine),
+        "line": document_descent.line(results["line"], engine),
+        "alignment": document_descent.alignment(results["alignment"], engine),
+        "gradients": document_descent.gradients(results["gradients"], engine),
         "restoration": "\n\n".join(
             restoration(results[stem], engine) for stem in ("restoration", "restoration-others")
         ),
@@ -85,7 +84,7 @@ def summary(results: Mapping[str, Report]) -> str:
         *_speed_verdicts(results["speed"]),
     ]
     for stem, targets in (("recovery", RECOVERY_TARGETS), ("line", LINE_TARGETS)):
-        if _same_distance(results[stem], engine):
+        if same_distance(results[stem], engine):
             everything += verdicts(results[stem], targets)
 
     def measured(*path: str) -> str:
@@ -104,7 +103,7 @@ def summary(results: Mapping[str, Report]) -> str:
         f"were trained without: {_told(card_sections.held_out_figures(results['held-out']))}.",
         f"- **Short of target:** {_short(everything)}.",
     ]
-    if _same_distance(jury["setup"], engine):
+    if same_distance(jury["setup"], engine):
         pooled = jury["spearman"]["pooled"][JURY]
         lines.append(
             f"- Agreement with a jury of human-calibrated metrics {pooled[OURS]['value']:.3f} (Spearman); the panel of "
@@ -115,7 +114,7 @@ def summary(results: Mapping[str, Report]) -> str:
         report = results[stem]
         for task, figures in report["tasks"].items():
             goal = figures["goal"]
-            if _same_distance(report, engine) and goal["reached"] is not None:
+            if same_distance(report, engine) and goal["reached"] is not None:
                 verdict = "" if goal["reached"] else " **Short of its goal.**"
                 judges, seeds = list(report["judges"]), len(report["seeds"])
                 lines.append(
@@ -123,7 +122,7 @@ def summary(results: Mapping[str, Report]) -> str:
                     f"{', '.join(judges)}: {_held(figures, judges)}.{verdict}"
                 )
     chosen = results["selection"]
-    if _same_distance(chosen, engine):
+    if same_distance(chosen, engine):
         sides = {name: one["agreement"] for name, one in chosen["choosers"].items()}
         others = "; ".join(
             f"{name} in {percent(one['value'])} (ours: {one['verdict']})" for name, one in sides.items() if name != OURS
@@ -141,91 +140,10 @@ def summary(results: Mapping[str, Report]) -> str:
     return "\n".join(lines)
 
 
-def recovery(report: Report, engine: Report) -> str:
-    """What descending the loss alone brings back."""
-    rows, others = [], [name for name in next(iter(report["psnr"].values())) if name not in (START, OURS)]
-    for one in verdicts(report, RECOVERY_TARGETS):
-        start = one.target.figure.path[1]
-        psnr, lowest = report["psnr"][start], report["lowest_psnr"][start]
-        rows.append(
-            [
-                start,
-                f"{psnr[START]:.1f} dB",
-                f"{psnr[OURS]:.1f} dB",
-                f"{lowest[OURS]:.1f} dB",
-                one.target.goal_text(),
-                one.verdict,
-                f"{report['grain'][start][OURS]:.1f}",
-                f"{report['checkerboard_steps'][start][OURS]:.2f}",
-                *(f"{psnr[name]:.1f} dB" for name in others),
-            ]
-        )
-    height, width = report["size"]
-    header = (
-        "from",
-        "before",
-        "after",
-        "worst picture",
-        "target",
-        "",
-        "grain",
-        "checkerboard",
-        *(f"after, {name}" for name in others),
-    )
-    return (
-        f"{report['pictures']} pictures of {height}x{width}, Adam, {report['steps']} steps"
-        f"{_remark(report, engine)}:\n\n{table(header, rows)}"
-    )
-
-
-def line(report: Report, engine: Report) -> str:
-    """Whether the distance rises all the way to a degraded copy."""
-    (found,) = verdicts(report, LINE_TARGETS)
-    worst = report["worst"]
-    text = (
-        f"The distance never falls for {found.target.figure.text(found.measured)} of {report['pairs']} pairs (target "
-        f"{found.target.goal_text()}), on {report['photographs']} photographs, crops of {report['crop']} pixels"
-        f"{_remark(report, engine)}."
-    )
-    if worst is not None:
-        text += (
-            f" The worst fall is {worst['fall']:.3f} of the larger distance, with `{worst['operator']}` at severity "
-            f"{worst['severity']:g}."
-        )
-    return text
-
-
-def alignment(report: Report, engine: Report) -> str:
-    """Where gradients point, beside those of other losses."""
-    degraded = report["degraded"]
-    others = [name for name in next(iter(degraded.values())) if name != OURS]
-    rows = [
-        [name, *(f"{by[loss]['cosine']:.2f} ({by[loss]['finest_share']:.2f})" for loss in (OURS, *others))]
-        for name, by in degraded.items()
-    ]
-    height, width = report["size"]
-    return (
-        f"{report['pictures']} pictures of {height}x{width}{_remark(report, engine)}:\n\n"
-        f"{table(('degraded by', OURS, *others), rows)}"
-    )
-
-
-def gradients(report: Report, engine: Report) -> str:
-    """The steepest place that was found."""
-    low, high = report["value_range"]
-    return (
-        f"The steepest of {report['samples']} random pairs of {report['side']}x{report['side']} has a slope of "
-        f"{report['random']:.0f}, and {report['ascended']:.0f} was found by ascending the slope in both pictures, "
-        f"values kept in {low:g} to {high:g}, from the {report['starts']} steepest of them, {report['steps']} steps "
-        f"each{_remark(report, engine)}. "
-        + ("All gradients were finite." if report["finite"] else "Not all gradients were finite.")
-    )
-
-
 def restoration(report: Report, engine: Report) -> str:
     """What losses train: a table for each task, and how ours stands to each other loss by every judge."""
     judges = list(report["judges"])
-    texts = [f"{_plan(report)}{_remark_of_both(report, engine)}."]
+    texts = [f"{_plan(report)}{remark_of_both(report, engine)}."]
     for task, figures in report["tasks"].items():
         against = figures["against"]
         measures = [key for key in next(iter(figures["mean"].values())) if key not in judges]
@@ -285,7 +203,7 @@ def selection(report: Report, engine: Report) -> str:
         f"{report['pairs']} choices between two checkpoints of one task and seed, of the start and of all losses "
         f"({'; '.join(f'{run}: {len(names)}' for run, names in report['checkpoints'].items())}), made on one half of "
         f"{report['photographs']} photographs and judged on the other by {', '.join(report['jury'])}, who are "
-        f"unanimous in {100 * report['unanimous']:.0f} %. {_plan(report)}{_remark_of_both(report, engine)}.\n\n"
+        f"unanimous in {100 * report['unanimous']:.0f} %. {_plan(report)}{remark_of_both(report, engine)}.\n\n"
         f"{table(header, rows)}\n\n"
         f"Goal, better than validation L1 and PSNR by the intervals: "
         f"{'reached' if report['goal']['reached'] else 'short'}."
@@ -400,19 +318,3 @@ def _allocator(setup: Report) -> str:
 
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
-
-
-def _same_distance(report: Report, engine: Report) -> bool:
-    return bool(report["distance_sha256"] == engine["distance_sha256"])
-
-
-def _remark(report: Report, engine: Report) -> str:
-    """Says so where a report is of another distance than the engine figures."""
-    return "" if _same_distance(report, engine) else ", with earlier weights than those of this release"
-
-
-def _remark_of_both(report: Report, engine: Report) -> str:
-    """The same for a report that used the maps, too."""
-    if _same_distance(report, engine) and report["weights_sha256"] != engine["weights_sha256"]:
-        return "; what maps trained or measured, with earlier maps than those of this release"
-    return _remark(report, engine)
