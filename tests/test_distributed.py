@@ -1,4 +1,4 @@
-"""Two processes that train a user's model with the loss under DistributedDataParallel, on the CPU."""
+"""Two processes that train a user's model with the loss under DistributedDataParallel or FSDP, on the CPU."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import fsdp
 
 from relqa_loss import RelationalLoss, SpatiallyWeightedLoss
 
 RANKS = 2
 STEPS = 2
 LEARNING_RATE = 0.5
-PLACEMENTS = ("outside", "submodule", "weighted")
+PLACEMENTS = ("outside", "submodule", "weighted", *(("sharded",) if hasattr(fsdp, "fully_shard") else ()))
 """The loss is called on the wrapped model's output, or it is a part of the wrapped module, or a pixel loss with a
-warm-up that it weighs is."""
+warm-up that it weighs is. Under DistributedDataParallel; *sharded* is the first of them with FSDP,
+where torch has ``fully_shard`` (2.6)."""
 
 
 class Restorer(nn.Module):
@@ -56,23 +58,29 @@ def train(placement: str, loss: RelationalLoss, damaged: Tensor, clean: Tensor, 
     weighted = SpatiallyWeightedLoss(nn.SmoothL1Loss(reduction="none", beta=0.01), loss, warmup=STEPS)
     module: nn.Module = {
         "outside": model,
+        "sharded": model,
         "submodule": WithLoss(model, loss),
         "weighted": WithLoss(model, weighted),
     }[placement]
-    if parallel:
+    if parallel and placement == "sharded":
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (RANKS,))
+        for part in (model.first, model.last, model):
+            fsdp.fully_shard(part, mesh=mesh)
+    elif parallel:
         module = nn.parallel.DistributedDataParallel(module)
     module.train()
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=LEARNING_RATE)
     values = []
     for _ in range(STEPS):
         optimizer.zero_grad()
-        value = loss(module(damaged), clean) if placement == "outside" else module(damaged, clean)
+        outside = placement in ("outside", "sharded")
+        value = loss(module(damaged), clean) if outside else module(damaged, clean)
         value.backward()
         optimizer.step()
         values.append(value.item())
     return {
-        "parameters": {name: parameter.detach().clone() for name, parameter in model.named_parameters()},
-        "gradients": {name: parameter.grad for name, parameter in model.named_parameters()},
+        "parameters": {name: _whole(parameter).clone() for name, parameter in model.named_parameters()},
+        "gradients": {name: _whole(parameter.grad) for name, parameter in model.named_parameters()},
         "values": values,
         "counted": int(weighted.step),
         "loss_training": any(part.training for part in loss.modules()),
@@ -81,8 +89,13 @@ def train(placement: str, loss: RelationalLoss, damaged: Tensor, clean: Tensor, 
     }
 
 
+def _whole(tensor: Any) -> Tensor:
+    """A tensor, put together where each process holds a part of it."""
+    return (tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor).detach()
+
+
 def run_rank(rank: int, folder: Path) -> None:
-    """One process: its share of the joint batch, both placements; writes what it got."""
+    """One process: its share of the joint batch, all placements; writes what it got."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=(folder / "meeting").as_uri(), rank=rank, world_size=RANKS)
     try:
