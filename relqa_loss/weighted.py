@@ -29,7 +29,7 @@ class SpatiallyWeightedLoss(nn.Module):
     A training step is a call in training mode whose result asks for gradients, one a micro-batch where gradients are
     accumulated. The count is the buffer ``step``: it is in the state dict, so a resumed run goes on where it was.
 
-    *Cost.* Maps have to be decoded, which the distance does without: forward and backward take about 1.75 times as long
+    *Cost.* Maps have to be decoded, which the distance does without: forward and backward take about 2.8 times as long
     as those of :class:`RelationalLoss` (4x3x256x256, float32, one CPU thread, L1 as the base).
 
     Args:
