@@ -189,7 +189,7 @@ def _by_axis(evaluation: Mapping[str, Any]) -> str:
     table = evaluation["severity_spearman"]
     known = {axis: table.get(axis) for axis in AXES}
     return ", ".join(
-        f"`{axis}` {NOT_ASKED}" if value is None else f"`{axis}` {value:.2f}" for axis, value in known.items()
+        f"`{axis}` {NOT_ASKED}" if value is None else f"`{axis}` {value:.3f}" for axis, value in known.items()
     )
 
 

@@ -47,16 +47,14 @@ def recovery(report: Report, engine: Report) -> str:
 
 
 def recovery_by_axis(report: Report, engine: Report) -> str:
-    """The same with one axis of the loss at a time."""
+    """The same with one axis of the loss at a time, below the pictures as they were and the whole loss."""
     psnr = report["psnr"]
-    rows = [
-        [name, *(f"{by[name]:.1f} dB" for by in psnr.values())]
-        for name in next(iter(psnr.values()))
-        if name not in (START, OURS)
-    ]
-    many = report["pictures"] != 1
+    alone = [name for name in next(iter(psnr.values())) if name not in (START, OURS)]
+    rows = [[name, *(f"{by[name]:.1f} dB" for by in psnr.values())] for name in (START, OURS, *alone)]
+    height, width = report["size"]
+    pictures = "1 picture" if report["pictures"] == 1 else f"{report['pictures']} pictures"
     return (
-        f"{report['pictures']} picture{'s' if many else ''}, Adam, {report['steps']} steps{remark(report, engine)}; "
+        f"{pictures} of {height}x{width}, Adam, {report['steps']} steps{remark(report, engine)}; "
         f"columns are what is descended from:\n\n{table(('descended', *psnr), rows)}"
     )
 

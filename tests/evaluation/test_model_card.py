@@ -81,7 +81,7 @@ def test_a_figure_that_reaches_its_target_is_not_called_short(
 def test_every_axis_has_its_severity_in_the_card(provenance: dict[str, Any], evaluation: dict[str, Any]) -> None:
     evaluation["severity_spearman"] = dict.fromkeys(AXES, 0.95) | {"mean": 0.9, "min": 0.625, "banding": 0.625}
     card = model_card("mine", provenance, evaluation)
-    assert card.count("` 0.95") == len(AXES) - 1
+    assert card.count("` 0.950") == len(AXES) - 1
     assert "`banding` 0.62" in card
     assert "poor measure of how strong a distortion is (Spearman below 0.9): `banding`." in card
 
