@@ -71,9 +71,9 @@ def train(placement: str, loss: RelationalLoss, damaged: Tensor, clean: Tensor, 
     module.train()
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=LEARNING_RATE)
     values = []
+    outside = placement in ("outside", "sharded")
     for _ in range(STEPS):
         optimizer.zero_grad()
-        outside = placement in ("outside", "sharded")
         value = loss(module(damaged), clean) if outside else module(damaged, clean)
         value.backward()
         optimizer.step()

@@ -63,7 +63,7 @@ class CellBatch(NamedTuple):
         """Maps as the competition leaves them, with these ``gains`` inside it, and its logits of presence."""
         cells = Cells(self.heights, self.statistics, self.counts)
         factors, presence = predictor.competition(cells, self.even, gains)
-        # Magnitudes of means: of one sign within a cell, as nearly all are, it is what is shown.
+        # What is shown is bounded by the mean magnitude instead, which is larger where signs differ within a cell.
         return self.maps * bounded(factors, self.maps.abs()) * presence_gates(presence.detach()), presence
 
 
