@@ -20,7 +20,7 @@ from relqa_loss.distortions import recipe_file
 from relqa_loss.evaluation import document, document_descent
 from relqa_loss.images import read_image
 from relqa_loss.markdown import fill, marks, table
-from relqa_loss.training.recipe import load_recipe
+from relqa_loss.training.recipe_toml import load_parts
 
 pytest.importorskip("PIL")
 
@@ -99,7 +99,7 @@ def test_a_command_line_exists(place: str, words: list[str]) -> None:
     if arguments is not None:
         args = build_parser().parse_args(arguments)
         if args.command == "train" and args.stage in ("predictor", "scorer"):
-            load_recipe(args.recipe, dict(item.split("=", 1) for item in args.set))
+            load_parts(args.recipe, dict(item.split("=", 1) for item in args.set))
     elif words[0] == "make":
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
         assert set(words[1:]) <= set(targets)
@@ -157,7 +157,7 @@ def test_a_cheap_command_line_runs(place: str, words: list[str], folder_of_pages
 def test_data_blocks_are_what_they_show(block: Block, tmp_path: Path) -> None:
     if block.language == "toml":
         (tmp_path / "recipe.toml").write_text(block.text)
-        assert load_recipe(tmp_path / "recipe.toml").name
+        assert load_parts(tmp_path / "recipe.toml")
     else:
         (tmp_path / "recipe.json").write_text(block.text)
         components, _ = recipe_file.read_recipe(tmp_path / "recipe.json")

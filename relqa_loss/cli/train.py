@@ -62,7 +62,8 @@ def add_commands(commands: Commands) -> None:
             "--start-from",  # torchrun would take --start for one of its own
             dest="start",
             metavar="RUN|WEIGHTS",
-            help="what the predictor starts from: OUT of another run, or weights; random if left out",
+            help="what the predictor starts from: OUT of another run, or weights; random if left out. Of a recipe of "
+            "several parts, the first one",
         )
         stage.add_argument("--resume", action="store_true", help="go on from OUT's checkpoint and kept pairs")
         stage.add_argument("--device", default="cpu", help="where to train, e.g. cuda (default: cpu)")
@@ -71,7 +72,7 @@ def add_commands(commands: Commands) -> None:
             action="append",
             default=[],
             metavar="KEY=VALUE",
-            help="override, e.g. predictor.steps=200; repeatable",
+            help="override, e.g. predictor.steps=200, or PART.predictor.steps=200; repeatable",
         )
 
 
@@ -131,26 +132,23 @@ class ProgressBar:
 
 def run_predictor(args: argparse.Namespace) -> int:
     """First stage."""
-    from ..training.data import load_photographs
     from ..training.distributed import joined
-    from ..training.predictor_stage import train_predictor
-    from ..training.recipe import load_recipe
+    from ..training.parts import train_parts
+    from ..training.recipe_toml import load_parts
     from ..training.stopping import Stopped
 
-    recipe = load_recipe(args.recipe, parse_overrides(args.set))
-    start = starting_point(recipe.predictor, args.start)
+    parts = load_parts(args.recipe, parse_overrides(args.set))
+    start = starting_point(parts[0].recipe.predictor, args.start)
     with joined(args.device) as (ranks, device):
-        photographs = load_photographs(args.data, recipe.data.validation_share, recipe.predictor.crop)
-        if ranks.first:
-            note_left_out(photographs, recipe.data)
         try:
-            train_predictor(
-                recipe,
-                photographs,
+            train_parts(
+                parts,
+                args.data,
                 args.out,
                 start=start,
                 resume=args.resume,
                 device=device,
+                loaded=note_left_out if ranks.first else None,
                 progress=ProgressBar(),
             )
         except Stopped as stop:
@@ -193,18 +191,20 @@ def run_scorer(args: argparse.Namespace) -> int:
     from ..training.data import load_photographs
     from ..training.distributed import joined
     from ..training.loop import load_average
+    from ..training.parts import start_of_last
     from ..training.predictor_stage import new_predictor
     from ..training.provenance import fingerprint, provenance_of
-    from ..training.recipe import load_recipe
+    from ..training.recipe_toml import load_parts
     from ..training.release import release
     from ..training.scorer_stage import check_start, train_scorer
     from ..training.start import start_scorer_from
     from ..training.stopping import Stopped
 
     sources = [parse_source(text) for text in args.source]
-    recipe = load_recipe(args.recipe, parse_overrides(args.set))
+    parts = load_parts(args.recipe, parse_overrides(args.set))
+    recipe = parts[-1].recipe
     predictor = new_predictor(recipe.predictor)
-    start = starting_point(recipe.predictor, args.start)
+    start = start_of_last(parts, args.predictor, starting_point(recipe.predictor, args.start))
     scorer_start = None if args.scorer_from is None else start_scorer_from(args.scorer_from)
     check_start(recipe.scorer, scorer_start)
     with joined(args.device) as (ranks, device):

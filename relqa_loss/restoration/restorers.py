@@ -340,7 +340,7 @@ def train(
     plans = {name: replace(plan, share=share) for name, share in (shares or {}).items()}
 
     def crops(first: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return batches(_Crops(photographs, spoil, plan, seed, first), 0, steps, 0)
+        return batches(_Crops(photographs, spoil, plan, seed, first), range(steps), 0)
 
     def plan_of(name: str) -> Plan:
         return plans.get(OURS if name in _FROM_OURS else name, plan)

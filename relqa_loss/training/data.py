@@ -115,12 +115,8 @@ def row_crops(
 class StepDataset(Dataset[Batch], Generic[Batch]):
     """Item number n is the batch of step n, made by ``make(n)``."""
 
-    def __init__(self, make: Callable[[int], Batch], steps: int) -> None:
+    def __init__(self, make: Callable[[int], Batch]) -> None:
         self.make = make
-        self.steps = steps
-
-    def __len__(self) -> int:
-        return self.steps
 
     def __getitem__(self, step: int) -> Batch:
         return self.make(step)
@@ -135,12 +131,12 @@ def outlive_sigterm(worker: int) -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_GRACE))
 
 
-def batches(make: Callable[[int], Batch], start: int, steps: int, workers: int) -> Iterator[Batch]:
-    """Batches of steps ``start`` ... ``steps - 1``, in order."""
+def batches(make: Callable[[int], Batch], steps: Sequence[int], workers: int) -> Iterator[Batch]:
+    """Batches of these steps, in order, made by ``workers`` processes, or here if there are none."""
     loader: DataLoader[Any] = DataLoader(
-        StepDataset(make, steps),
+        StepDataset(make),
         batch_size=None,
-        sampler=range(start, steps),
+        sampler=steps,
         num_workers=workers,
         worker_init_fn=outlive_sigterm,
         prefetch_factor=4 if workers else None,

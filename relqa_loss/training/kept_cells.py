@@ -23,7 +23,7 @@ from torch import Tensor
 from ..competition import MEASURED_WIDTH, Cells, bounded, presence_gates
 from ..files import write_atomically
 from ..predictor import DistortionPredictor
-from .data import seeded
+from .data import batches, seeded
 from .distributed import any_rank, current
 from .loop import CHECKPOINT, Progress, ProgressCallback, read_checkpoint
 from .pairs import PairBatch
@@ -148,7 +148,7 @@ def keep(
     Args:
         make: number of a shard -> its pairs, of the whole batch.
         predictor: whose maps they are, in evaluation mode.
-        config: ``steps * batch`` rows are looked at, each pair about ``passes`` times.
+        config: ``steps * batch`` rows are looked at, each pair about ``passes`` times; made by ``workers`` processes.
         out: folder of the run.
         fingerprint: of what the run depends on.
         of_pairs: of what the pairs depend on; others are refused. It leaves out how the competition learns, so that
@@ -179,16 +179,16 @@ def keep(
     folder.mkdir(parents=True, exist_ok=True)
     began, mine, made = time.monotonic(), missing[ranks.rank :: ranks.size], 0
     with on_sigterm() as stop:
-        for shard in mine:
-            if stop.asked:
-                break
-            state = {"fingerprint": of_pairs, "pairs": tuple(cells_of_pairs(predictor, make(shard), device))}
+        for shard, batch in zip(mine, batches(make, mine, config.workers), strict=True):
+            state = {"fingerprint": of_pairs, "pairs": tuple(cells_of_pairs(predictor, batch, device))}
             write_atomically(paths[shard], partial(torch.save, state))
             made += 1
             if progress is not None and ranks.first:
                 rate = made / (time.monotonic() - began)
                 progress(Progress("pairs", made, len(mine), None, rate, (len(mine) - made) / rate))
-        (stopped,) = any_rank([made < len(mine)], device)
+            if stop.asked:
+                break
+        (stopped,) = any_rank([stop.asked], device)
     if stopped:
         raise Stopped("stopped by SIGTERM while pairs were made, those that are finished are kept: resume to go on")
     return _read(paths, out, of_pairs)

@@ -169,7 +169,7 @@ def run(
     log = _Log(out / METRICS, start)
     amp = torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16")
     with on_sigterm() as stop:
-        for step, batch in enumerate(batches(make_batch, start, config.steps, config.workers), start=start):
+        for step, batch in enumerate(batches(make_batch, range(start, config.steps), config.workers), start=start):
             for group in optimiser.param_groups:
                 group["lr"] = schedule(step, config)
             with amp:

@@ -23,7 +23,7 @@ from .kept_cells import CellBatch, KeptCells, keep
 from .loop import ProgressCallback, run
 from .pairs import MakePairs, PairBatch, halved
 from .provenance import fingerprint, fingerprint_of_pairs
-from .recipe import PredictorConfig, Recipe
+from .recipe import ARCHITECTURE, PredictorConfig, Recipe
 from .start import DECODING, Start, account_of, unseen_operators
 
 MAP_SCALE = 0.5
@@ -243,7 +243,7 @@ def whiten_by(competition: AxisCompetition, kept: KeptCells, device: torch.devic
 
 def new_predictor(config: PredictorConfig) -> DistortionPredictor:
     """An untrained predictor of a recipe's architecture."""
-    return DistortionPredictor(config.widths, config.pair_widths, config.texture_widths, config.map_width)
+    return DistortionPredictor(*(getattr(config, name) for name in ARCHITECTURE))
 
 
 def train_predictor(

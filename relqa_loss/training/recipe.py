@@ -1,16 +1,12 @@
-"""Recipes: everything a training run depends on besides its data, as frozen dataclasses read from TOML."""
+"""Recipes: everything a training run depends on besides its data, as frozen dataclasses."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.resources
 import json
 import math
-import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..distortions.availability import CODEC_POLICIES
@@ -28,6 +24,8 @@ TRAINED_OF_SCORER = ("all", "judgement")
 NAMES = tuple(distortion.name for distortion in BANK)
 WATCHING = ("workers", "checkpoint_seconds", "log_every", "validate_every")
 """Values that decide how a run is fed and watched, not what comes out of it."""
+ARCHITECTURE = ("widths", "pair_widths", "texture_widths", "map_width")
+"""Values of the predictor stage that decide which tensors it has, as the predictor's arguments are ordered."""
 PAIRING = ("batch", "crop", "two_operators", "both_distorted")
 """Values of the predictor stage that decide which pairs it is taught on."""
 
@@ -301,87 +299,3 @@ class Recipe:
             values = {key: values[key] for key in ("seed", "data", stage)}
             values[stage] = {key: value for key, value in values[stage].items() if key not in WATCHING}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-def bundled_recipes() -> tuple[str, ...]:
-    """Names of the recipes that travel with the package."""
-    folder = importlib.resources.files(__package__) / "recipes"
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
-
-
-def load_recipe(name_or_path: str | Path, overrides: Mapping[str, str] | None = None) -> Recipe:
-    """Read a bundled recipe by name, or a TOML file.
-
-    Args:
-        name_or_path: a bundled name, else a path.
-        overrides: dotted key -> TOML value as text, e.g. ``{"predictor.steps": "200"}``.
-
-    Raises:
-        ValueError: no such recipe, not TOML, an unknown or missing key (nearest match offered), a value of another
-            type or out of its range.
-    """
-    bundled = bundled_recipes()
-    if str(name_or_path) in bundled:
-        text = (importlib.resources.files(__package__) / "recipes" / f"{name_or_path}.toml").read_text(encoding="utf-8")
-    elif Path(name_or_path).is_file():
-        text = Path(name_or_path).read_text(encoding="utf-8")
-    else:
-        raise ValueError(unknown_name("recipe", str(name_or_path), bundled) + "; the path of a TOML file would also do")
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"recipe {name_or_path} is not valid TOML: {error}") from error
-    for key, value in (overrides or {}).items():
-        _override(values, key, value)
-    return _build(Recipe, values, "recipe")
-
-
-def _override(values: dict[str, Any], key: str, text: str) -> None:
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *sections, last = key.split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise ValueError(f"recipe key {key!r} goes through {section!r}, which is not a section")
-    values[last] = value
-
-
-def _build(cls: Any, values: Any, where: str) -> Any:
-    """Dataclass from nested plain values, with every key and type checked."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where} must be a section, got {values!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    for key in values:
-        if key not in fields:
-            raise ValueError(unknown_name(f"key in {where}", key, fields))
-    arguments = {}
-    sections = {"data": DataConfig, "predictor": PredictorConfig, "scorer": ScorerConfig}
-    for key, f in fields.items():
-        if key in sections and cls is Recipe:
-            arguments[key] = _build(sections[key], values.get(key, {}), f"{where}.{key}")
-        elif key in values:
-            arguments[key] = _checked(values[key], str(f.type), f"{where}.{key}")
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where} lacks the key {key!r}")
-    return cls(**arguments)
-
-
-def _checked(value: Any, wanted: str, where: str) -> Any:
-    if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if wanted.startswith("tuple") and isinstance(value, list):
-        of = str if "str" in wanted else int
-        if all(type(item) is of for item in value):
-            return tuple(value)
-    if (
-        wanted.startswith("dict")
-        and isinstance(value, dict)
-        and all(type(item) in (int, float) for item in value.values())
-    ):
-        return {str(key): float(item) for key, item in value.items()}
-    if type(value).__name__ != wanted:
-        raise ValueError(f"{where} must be of type {wanted}, got {value!r}")
-    return value

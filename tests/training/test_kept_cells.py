@@ -27,7 +27,8 @@ from relqa_loss.training.kept_cells import FOLDER, CellBatch, KeptCells, cells_o
 from relqa_loss.training.loop import CHECKPOINT, Progress
 from relqa_loss.training.pairs import MakePairs, PairBatch
 from relqa_loss.training.predictor_stage import new_predictor, train_predictor, whiten_by
-from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
+from relqa_loss.training.recipe import PredictorConfig, Recipe
+from relqa_loss.training.recipe_toml import load_recipe
 from relqa_loss.training.start import Start
 from relqa_loss.training.stopping import Stopped
 
@@ -392,15 +393,25 @@ def test_a_checkpoint_of_other_networks_is_one_clear_error(
         train_predictor(recipe, photographs, tmp_path, start=start, resume=True)
 
 
+@pytest.mark.parametrize("made", [1, 2])
 def test_sigterm_keeps_the_pairs_that_are_made(
-    recipe: Recipe, photographs: Photographs, start: Start, tmp_path: Path
+    recipe: Recipe, photographs: Photographs, start: Start, tmp_path: Path, made: int
 ) -> None:
     def terminate(progress: Progress) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        if progress.step == made:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Stopped, match="while pairs were made"):
         train_predictor(recipe, photographs, tmp_path, start=start, progress=terminate)
-    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == ["00000.pt"]
+    assert sorted(path.name for path in (tmp_path / FOLDER).iterdir()) == ["00000.pt", "00001.pt"][:made]
+
+
+def test_pairs_do_not_depend_on_how_many_processes_make_them(
+    recipe: Recipe, photographs: Photographs, start: Start, whole: tuple[DistortionPredictor, Path], tmp_path: Path
+) -> None:
+    by_workers = dataclasses.replace(recipe, predictor=dataclasses.replace(recipe.predictor, workers=2))
+    trained = train_predictor(by_workers, photographs, tmp_path, start=start)
+    assert tensors_digest(trained) == tensors_digest(whole[0])
 
 
 def test_only_kept_pairs_can_be_gone_over_again() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from relqa_loss.training.predictor_stage import new_predictor
-from relqa_loss.training.recipe import PredictorConfig, ScorerConfig, bundled_recipes, load_recipe
+from relqa_loss.training.recipe import PredictorConfig, ScorerConfig
+from relqa_loss.training.recipe_toml import bundled_recipes, load_parts, load_recipe
 
 MINIMAL = 'name = "mine"\nseed = 3\n'
 
@@ -22,10 +23,10 @@ def recipe_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", bundled_recipes())
 def test_bundled_recipes_load_under_their_own_name(name: str) -> None:
-    recipe = load_recipe(name)
-    assert recipe.name == name
-    assert recipe.predictor.steps > recipe.predictor.warmup
-    assert recipe.scorer.steps > recipe.scorer.warmup
+    for _, recipe in load_parts(name):
+        assert recipe.name == name
+        assert recipe.predictor.steps > recipe.predictor.warmup
+        assert recipe.scorer.steps > recipe.scorer.warmup
 
 
 def test_the_recipe_of_the_shipped_weights_is_bundled() -> None:
@@ -181,3 +182,110 @@ def test_recipes_that_say_the_same_have_one_digest(recipe_file: Path) -> None:
     odds = digests("data.odds", "{jpeg = 8, hue = 2}", "{hue = 2.0, jpeg = 8, fade = 1}")
     whole = digests("data.whole", '["hue", "jpeg"]', '["jpeg", "hue", "hue"]')
     assert len(odds) == len(whole) == 1 and len(odds | whole | {plain}) == 3
+
+
+# --- parts
+
+PARTS = """
+name = "mine"
+seed = 3
+[data]
+smallest_scale = 0.5
+[predictor]
+steps = 7
+kinds_first = 2
+[scorer]
+steps = 9
+[[then]]
+part = "maps"
+[then.data.odds]
+jpeg = 4
+[then.predictor]
+trained = "decoder"
+[[then]]
+part = "settled"
+[then.data]
+smallest_scale = 0.9
+[then.predictor]
+trained = "competition"
+kinds_first = 0
+passes = 2
+"""
+
+
+@pytest.fixture
+def parts_file(tmp_path: Path) -> Path:
+    path = tmp_path / "parts.toml"
+    path.write_text(PARTS)
+    return path
+
+
+def test_each_part_says_what_differs_from_the_one_before(parts_file: Path) -> None:
+    names, recipes = zip(*load_parts(parts_file), strict=True)
+    assert names == ("first", "maps", "settled")
+    assert [recipe.predictor.trained for recipe in recipes] == ["all", "decoder", "competition"]
+    assert [recipe.predictor.kinds_first for recipe in recipes] == [2, 2, 0]
+    assert [recipe.data.smallest_scale for recipe in recipes] == [0.5, 0.5, 0.9]
+    assert [recipe.data.odds for recipe in recipes] == [{}, {"jpeg": 4.0}, {"jpeg": 4.0}]
+    assert {(recipe.name, recipe.predictor.steps, recipe.scorer.steps) for recipe in recipes} == {("mine", 7, 9)}
+
+
+def test_no_part_has_the_seed_of_another(parts_file: Path) -> None:
+    assert [part.recipe.seed for part in load_parts(parts_file)] == [3, 4, 5]
+    assert [part.recipe.seed for part in load_parts(parts_file, {"seed": "20"})] == [20, 21, 22]
+
+
+def test_an_override_holds_for_all_parts_or_for_the_one_it_names(parts_file: Path) -> None:
+    overrides = {"predictor.steps": "20", "maps.predictor.steps": "30", "settled.data.odds.webp": "2"}
+    parts = load_parts(parts_file, overrides)
+    assert [part.recipe.predictor.steps for part in parts] == [20, 30, 20]
+    assert [part.recipe.data.odds for part in parts] == [{}, {"jpeg": 4.0}, {"jpeg": 4.0, "webp": 2.0}]
+
+
+def test_a_part_alone_is_a_recipe_and_several_are_none(recipe_file: Path, parts_file: Path) -> None:
+    ((name, recipe),) = load_parts(recipe_file)
+    assert (name, recipe) == ("first", load_recipe(recipe_file))
+    with pytest.raises(ValueError, match=r"recipe must be of one part, got .* of 3 \(first, maps, settled\)"):
+        load_recipe(parts_file)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("maps.predictor.stepps", "5", r"key in recipe\.maps\.predictor.*did you mean 'steps'"),
+        ("predictor.steps", "many", r"recipe\.first\.predictor\.steps must be of type int, got 'many'"),
+        ("maps.seed", "5", "of one part, data or predictor can be overridden, got 'maps.seed'"),
+        ("maps.scorer.steps", "5", "of one part, data or predictor can be overridden, got 'maps.scorer.steps'"),
+        ("maps", "5", "of one part, data or predictor can be overridden, got 'maps'"),
+        ("map.predictor.steps", "5", "unknown key in recipe.first 'map'"),
+        ("settled.predictor.map_width", "5", "map_width must be one in all parts, got 48 in 'first' and 5 in"),
+    ],
+)
+def test_a_bad_override_of_a_part_is_one_clear_error(parts_file: Path, key: str, value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_parts(parts_file, {key: value})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('part = "maps"', "", "recipe.then.part must be lower-case.*got None"),
+        ('part = "maps"', 'part = "../maps"', "recipe.then.part must be lower-case.*got '../maps'"),
+        ('part = "settled"', 'part = "maps"', "not one of data, first, maps, .*got 'maps'"),
+        ('part = "maps"', 'part = "scorer"', "got 'scorer'"),
+        ('part = "maps"', 'part = "pairs"', "got 'pairs'"),
+        ('part = "maps"', 'part = "maps"\nseed = 8', "unknown key in recipe.then 'seed'"),
+        ('part = "maps"\n[then.data.odds]\njpeg = 4', 'part = "maps"\ndata = 3', "recipe.then.data must be a section"),
+    ],
+)
+def test_a_bad_part_is_one_clear_error(parts_file: Path, old: str, new: str, message: str) -> None:
+    assert PARTS.count(old) == 1
+    parts_file.write_text(PARTS.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        load_parts(parts_file)
+
+
+def test_parts_are_a_list_of_sections(parts_file: Path) -> None:
+    parts_file.write_text(MINIMAL + "then = 3\n")
+    with pytest.raises(ValueError, match=r"recipe\.then must be sections \[\[then\]\], got 3"):
+        load_parts(parts_file)

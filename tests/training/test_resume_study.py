@@ -21,7 +21,7 @@ from relqa_loss.images import write_image
 from relqa_loss.training.data import load_photographs
 from relqa_loss.training.loop import CHECKPOINT, METRICS
 from relqa_loss.training.predictor_stage import train_predictor
-from relqa_loss.training.recipe import load_recipe
+from relqa_loss.training.recipe_toml import load_recipe
 from relqa_loss.training.resume_study import (
     _examine,
     _identity,

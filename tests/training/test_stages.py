@@ -31,7 +31,8 @@ from relqa_loss.training.predictor_stage import (
     train_predictor,
 )
 from relqa_loss.training.provenance import fingerprint, provenance_of
-from relqa_loss.training.recipe import PredictorConfig, Recipe, load_recipe
+from relqa_loss.training.recipe import PredictorConfig, Recipe
+from relqa_loss.training.recipe_toml import load_recipe
 from relqa_loss.training.release import release
 from relqa_loss.training.scorer_stage import DESCENT_BLUR, ScorerObjective, _circles, train_scorer
 from relqa_loss.training.start import DECODING, ScorerStart, Start, start_from, start_scorer_from
@@ -259,7 +260,7 @@ def same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 
 def test_training_data_does_not_depend_on_the_number_of_workers(recipe: Recipe, photographs: Photographs) -> None:
     make = MakePairs(photographs.training, recipe, DistortionEngine(), range(2))
-    for here, there in zip(batches(make, 1, 3, 0), batches(make, 1, 3, 1), strict=True):
+    for here, there in zip(batches(make, range(1, 3), 0), batches(make, range(1, 3), 1), strict=True):
         assert same(here, PairBatch(*there))
 
 

@@ -38,8 +38,10 @@ from relqa_loss.training.distributed import (
 )
 from relqa_loss.training.kept_cells import FOLDER as PAIRS
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, run
+from relqa_loss.training.parts import train_parts
 from relqa_loss.training.predictor_stage import new_predictor, train_predictor
-from relqa_loss.training.recipe import Recipe, StageConfig, load_recipe
+from relqa_loss.training.recipe import Recipe, StageConfig
+from relqa_loss.training.recipe_toml import load_parts, load_recipe
 from relqa_loss.training.scorer_stage import ScorerObjective, train_scorer
 from relqa_loss.training.start import start_from
 from relqa_loss.training.tier_batches import MakeTiers, panel_members
@@ -63,7 +65,7 @@ from test_torchrun import break_down, scorer_step
 from relqa_loss.training.data import load_photographs
 from relqa_loss.training.distributed import joined
 from relqa_loss.training.predictor_stage import train_predictor
-from relqa_loss.training.recipe import load_recipe
+from relqa_loss.training.recipe_toml import load_recipe
 from relqa_loss.training.scorer_stage import train_scorer
 
 if __name__ == "__main__":
@@ -159,12 +161,17 @@ class Runs:
     photographs: Photographs
     fresh: subprocess.CompletedProcess[str]
     kept: subprocess.CompletedProcess[str]
+    parts: subprocess.CompletedProcess[str]
     second: subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
 def runs(
-    tmp_path_factory: pytest.TempPathFactory, make_photos: Callable[..., Tensor], tiny_recipe: Path, repository: Path
+    tmp_path_factory: pytest.TempPathFactory,
+    make_photos: Callable[..., Tensor],
+    tiny_recipe: Path,
+    tiny_parts: Path,
+    repository: Path,
 ) -> Runs:
     if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
         pytest.skip("torch.distributed: this build of torch has no gloo backend")
@@ -192,8 +199,10 @@ def runs(
             timeout=300,
         )
 
-    def train_by_two(changes: dict[str, str], *further: str) -> subprocess.CompletedProcess[str]:
-        command = ["train", "predictor", "--recipe", tiny_recipe, "--data", "photos", *further]
+    def train_by_two(
+        changes: dict[str, str], *further: str, recipe: Path = tiny_recipe
+    ) -> subprocess.CompletedProcess[str]:
+        command: list[str | Path] = ["train", "predictor", "--recipe", recipe, "--data", "photos", *further]
         return torchrun("-m", "relqa_loss.cli", *command, *(f"--set={key}={value}" for key, value in changes.items()))
 
     fresh = train_by_two(CHANGES, "--out", "two")
@@ -201,8 +210,10 @@ def runs(
     start = start_from(new_predictor(settled.predictor), folder / "one")
     train_predictor(settled, photographs, folder / "kept1", start=start)
     kept = train_by_two(CHANGES | KEPT, "--start-from", "one", "--out", "kept2")
+    train_parts(load_parts(tiny_parts, CHANGES), folder / "photos", folder / "parts1", device=torch.device("cpu"))
+    parts = train_by_two(CHANGES, "--out", "parts2", recipe=tiny_parts)
     second = torchrun("script.py", tiny_recipe, json.dumps(CHANGES), "photos", folder)
-    return Runs(folder, recipe, photographs, fresh, kept, second)
+    return Runs(folder, recipe, photographs, fresh, kept, parts, second)
 
 
 def lines(out: Path) -> list[dict[str, float]]:
@@ -239,6 +250,12 @@ def test_two_processes_keep_the_pairs_of_one_and_settle_alike(runs: Runs) -> Non
         torch.testing.assert_close(*contents, rtol=1e-2, atol=1e-3)
     assert_equal_runs(runs.folder / "kept2", runs.folder / "kept1")
     assert (weights(runs.folder / "kept1", "average") - weights(runs.folder / "one", "average")).abs().max() > 1e-5
+
+
+def test_two_processes_train_the_parts_of_a_recipe_one_after_the_other(runs: Runs) -> None:
+    assert runs.parts.returncode == 0, runs.parts.stderr
+    for part in ("first", "maps", ""):
+        assert_equal_runs(runs.folder / "parts2" / part, runs.folder / "parts1" / part)
 
 
 def test_only_the_first_process_writes_and_speaks(runs: Runs) -> None:
