@@ -62,8 +62,8 @@ def add_commands(commands: Commands) -> None:
             "--start-from",  # torchrun would take --start for one of its own
             dest="start",
             metavar="RUN|WEIGHTS",
-            help="what the predictor starts from: OUT of another run, or weights; random if left out. Of a recipe of "
-            "several parts, the first one",
+            help="what the predictor starts from: OUT of another run, or weights; random if left out. With a recipe of "
+            "several parts: what the first one does; the scorer's stage does not ask it then",
         )
         stage.add_argument("--resume", action="store_true", help="go on from OUT's checkpoint and kept pairs")
         stage.add_argument("--device", default="cpu", help="where to train, e.g. cuda (default: cpu)")
@@ -204,7 +204,7 @@ def run_scorer(args: argparse.Namespace) -> int:
     parts = load_parts(args.recipe, parse_overrides(args.set))
     recipe = parts[-1].recipe
     predictor = new_predictor(recipe.predictor)
-    start = start_of_last(parts, args.predictor, starting_point(recipe.predictor, args.start))
+    start = starting_point(recipe.predictor, args.start) if len(parts) == 1 else start_of_last(parts, args.predictor)
     scorer_start = None if args.scorer_from is None else start_scorer_from(args.scorer_from)
     check_start(recipe.scorer, scorer_start)
     with joined(args.device) as (ranks, device):

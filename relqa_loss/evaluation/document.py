@@ -19,6 +19,7 @@ COMMAND = "relqa benchmark document"
 RESULTS = (
     "engine",
     "held-out",
+    "held-out-seen",
     "jury",
     "recovery",
     "recovery-axes",
@@ -58,6 +59,7 @@ def parts(results: Mapping[str, Report]) -> dict[str, str]:
                 card_sections.cannot_see(engine),
             ]
         ).rstrip(),
+        "from-scratch": from_scratch(results["held-out-seen"]),
         "recovery": document_descent.recovery(results["recovery"], engine),
         "recovery-axes": document_descent.recovery_by_axis(results["recovery-axes"], engine),
         "line": document_descent.line(results["line"], engine),
@@ -138,6 +140,19 @@ def summary(results: Mapping[str, Report]) -> str:
         f"{engine['parameters'] / 1e6:.2f} M parameters, {engine['weight_bytes'] / 1e6:.1f} MB."
     )
     return "\n".join(lines)
+
+
+def from_scratch(report: Report) -> str:
+    """All figures of weights whose training held operators out, on the operators that it did see.
+
+    Raises:
+        ValueError: the report holds an operator that was held out.
+    """
+    unseen = [name for name in report["per_operator"] if name in report["trained_without"]]
+    if unseen:
+        raise ValueError(f"report must be of operators that its weights were trained on, got {', '.join(unseen)}")
+    rows = [one.cells() for one in verdicts(report)]
+    return f"{len(report['per_operator'])} operators:\n\n" + table(("figure", "target", "measured", ""), rows)
 
 
 def restoration(report: Report, engine: Report) -> str:

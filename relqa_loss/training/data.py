@@ -131,14 +131,22 @@ def outlive_sigterm(worker: int) -> None:
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(WORKER_GRACE))
 
 
-def batches(make: Callable[[int], Batch], steps: Sequence[int], workers: int) -> Iterator[Batch]:
-    """Batches of these steps, in order, made by ``workers`` processes, or here if there are none."""
+def batches(make: Callable[[int], Batch], steps: Sequence[int], workers: int, ahead: int = 4) -> Iterator[Batch]:
+    """Batches of these steps, in order, made by ``workers`` processes, or here if there are none.
+
+    Args:
+        make: step -> batch.
+        steps: which.
+        workers: each makes ``ahead`` batches before they are asked for.
+        ahead: as large batches need much shared memory, fewer of them will do.
+    """
     loader: DataLoader[Any] = DataLoader(
         StepDataset(make),
         batch_size=None,
         sampler=steps,
         num_workers=workers,
         worker_init_fn=outlive_sigterm,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=ahead if workers else None,
+        generator=Generator(),  # else the loader draws a seed for its workers from torch's own random state
     )
     return iter(loader)

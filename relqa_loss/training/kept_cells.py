@@ -179,7 +179,7 @@ def keep(
     folder.mkdir(parents=True, exist_ok=True)
     began, mine, made = time.monotonic(), missing[ranks.rank :: ranks.size], 0
     with on_sigterm() as stop:
-        for shard, batch in zip(mine, batches(make, mine, config.workers), strict=True):
+        for shard, batch in zip(mine, batches(make, mine, config.workers, ahead=1), strict=True):
             state = {"fingerprint": of_pairs, "pairs": tuple(cells_of_pairs(predictor, batch, device))}
             write_atomically(paths[shard], partial(torch.save, state))
             made += 1

@@ -111,8 +111,8 @@ def run(
     Raises:
         ValueError: a checkpoint of another recipe or other data; a run is there and ``resume`` is False; processes see
             different checkpoints; the loss or the weights are no longer finite.
-        Stopped: SIGTERM arrived (in any process) before the last step; the checkpoint of the step then under way is
-            written.
+        Stopped: SIGTERM arrived (in any process); the checkpoint of the step then under way is written. In the last
+            step too: what would come after the run is not wanted any more.
     """
     ranks = current()
     out.mkdir(parents=True, exist_ok=True)
@@ -202,7 +202,7 @@ def run(
                 if progress is not None and ranks.first:
                     progress(Progress(stage, done, config.steps, means["loss"], rate, (config.steps - done) / rate))
             overdue = time.monotonic() - last_save > config.checkpoint_seconds
-            stopping, due = any_rank([stop.asked and not finished, finished or overdue], device)
+            stopping, due = any_rank([stop.asked, finished or overdue], device)
             if stopping or due:
                 save(done)
                 last_save = time.monotonic()

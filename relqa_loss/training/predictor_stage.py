@@ -246,6 +246,22 @@ def new_predictor(config: PredictorConfig) -> DistortionPredictor:
     return DistortionPredictor(*(getattr(config, name) for name in ARCHITECTURE))
 
 
+def engine_of(recipe: Recipe) -> DistortionEngine:
+    """What makes the pairs of a recipe's predictor.
+
+    Raises:
+        MissingExtra: the codec of an operator is missing, and the recipe does not allow to do without.
+    """
+    several = recipe.predictor.two_operators
+    return DistortionEngine(
+        recipe.data.operators(),
+        components={1: 1 - several, 2: several},
+        missing_codecs=recipe.data.missing_codecs,
+        odds=recipe.data.odds,
+        whole=recipe.data.whole,
+    )
+
+
 def train_predictor(
     recipe: Recipe,
     photographs: Photographs,
@@ -287,14 +303,7 @@ def train_predictor(
         )
     device = torch.device(device)
     torch.manual_seed(recipe.seed)
-    components = {1: 1 - config.two_operators, 2: config.two_operators}
-    engine = DistortionEngine(
-        recipe.data.operators(),
-        components=components,
-        missing_codecs=recipe.data.missing_codecs,
-        odds=recipe.data.odds,
-        whole=recipe.data.whole,
-    )
+    engine = engine_of(recipe)
     predictor = new_predictor(config)
     if start is not None:
         predictor.load_state_dict(start.predictor.state_dict())

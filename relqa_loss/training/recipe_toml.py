@@ -14,7 +14,8 @@ the file is the first part; every ``[[then]]`` is one more, and says only what d
     trained = "decoder"
     steps = 3000
 
-The scorer comes last, on the data and the seed of the last part.
+A table in a part (``odds``) replaces that of the part before as a whole. The scorer comes last, on the data and the
+seed of the last part.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def load_parts(name_or_path: str | Path, overrides: Mapping[str, str] | None = N
     Args:
         name_or_path: a bundled name, else a path.
         overrides: dotted key -> TOML value as text, e.g. ``{"predictor.steps": "200"}`` for every part, or
-            ``{"maps.predictor.steps": "200"}`` for the part of that name alone.
+            ``{"maps.predictor.steps": "200"}`` for the part of that name alone, whatever the others say.
 
     Raises:
         ValueError: no such recipe, not TOML, an unknown or missing key (nearest match offered), a value of another
@@ -95,23 +96,27 @@ def load_parts(name_or_path: str | Path, overrides: Mapping[str, str] | None = N
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"recipe {name_or_path} is not valid TOML: {error}") from error
     of_parts = _values_of_parts(values)
-    for key, value in (overrides or {}).items():
-        part, _, rest = key.partition(".")
-        if part in of_parts:
-            if rest.partition(".")[0] not in SECTIONS_OF_A_PART:
-                raise ValueError(f"of one part, {' or '.join(SECTIONS_OF_A_PART)} can be overridden, got {key!r}")
-            _override(of_parts[part], rest, value)
-        else:
-            for values in of_parts.values():
-                _override(values, key, value)
-    parts = []
+    for name in (None, *of_parts):  # what is said of one part holds, whatever is said of all
+        for key, value in (overrides or {}).items():
+            part, _, rest = key.partition(".")
+            if part == name:
+                if rest.partition(".")[0] not in SECTIONS_OF_A_PART:
+                    raise ValueError(f"of one part, {' or '.join(SECTIONS_OF_A_PART)} can be overridden, got {key!r}")
+                _override(of_parts[part], rest, value)
+            elif name is None and part not in of_parts:
+                for values in of_parts.values():
+                    _override(values, key, value)
+    parts: list[Part] = []
     for number, (name, values) in enumerate(of_parts.items()):
-        recipe = _build(Recipe, values, "recipe" if len(of_parts) == 1 else f"recipe.{name}")
-        parts.append(Part(name, dataclasses.replace(recipe, seed=recipe.seed + number)))
-        for key in ARCHITECTURE:
-            first, here = (getattr(part.recipe.predictor, key) for part in (parts[0], parts[-1]))
-            if first != here:
-                raise ValueError(f"{key} must be one in all parts, got {first} in {FIRST!r} and {here} in {name!r}")
+        try:
+            recipe = _build(Recipe, values, "recipe")
+            for key in ARCHITECTURE if parts else ():
+                first, here = (getattr(one.predictor, key) for one in (parts[0].recipe, recipe))
+                if first != here:
+                    raise ValueError(f"{key} must be that of part {FIRST!r}, {first}, got {here}")
+            parts.append(Part(name, dataclasses.replace(recipe, seed=recipe.seed + number)))
+        except ValueError as error:
+            raise ValueError(f"part {name!r}: {error}" if len(of_parts) > 1 else str(error)) from error
     return tuple(parts)
 
 

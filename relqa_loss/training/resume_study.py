@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .. import __version__
 from .loop import CHECKPOINT, METRICS, read_checkpoint
+from .recipe_toml import load_recipe
 
 SMALL_RUN = {
     "predictor.steps": "72",
@@ -76,7 +77,7 @@ def resume_study(
     Args:
         data: folder of photographs.
         folder: empty; the runs go below it.
-        recipe: of which the predictor stage is trained; name or path.
+        recipe: of which the predictor stage is trained, in one part; name or path.
         overrides: dotted key -> value of the recipe, as ``--set`` takes them.
         kills: how often to kill; each time after another line of the log.
         seed: of the moments.
@@ -87,11 +88,13 @@ def resume_study(
         What the JSON of ``relqa benchmark resume`` holds.
 
     Raises:
-        ValueError: fewer than one kill or more than the log has lines for, or no number of threads.
+        ValueError: fewer than one kill or more than the log has lines for, no number of threads, or a recipe of several
+            parts.
         RuntimeError: a run failed by itself or hung.
     """
     if kills < 1 or not threads:
         raise ValueError(f"kills and the numbers of threads must be at least one, got {kills} and {list(threads)}")
+    load_recipe(recipe, overrides)  # refuses what cannot be trained in one part
     options = [f"--set={key}={value}" for key, value in overrides.items()]
     base = ["train", "predictor", "--recipe", recipe, "--data", str(data), *options]
     repeats = []

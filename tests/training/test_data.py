@@ -152,7 +152,9 @@ def step_and_draw(step: int) -> Tensor:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_come_in_order_whatever_the_number_of_workers(workers: int) -> None:
     expected = [step_and_draw(step) for step in range(2, 6)]
+    before = torch.random.get_rng_state()
     assert same(list(batches(step_and_draw, range(2, 6), workers)), expected)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_nothing_is_left_to_do_after_the_last_step() -> None:

@@ -266,9 +266,10 @@ def test_sigterm_saves_the_step_under_way_and_a_resumed_run_ends_where_it_would_
     assert tensors_digest(train(tmp_path / "cut", resume=True)) == tensors_digest(whole)
 
 
-def test_sigterm_during_the_last_step_ends_the_run_as_usual(tmp_path: Path) -> None:
+def test_sigterm_during_the_last_step_keeps_it_and_nothing_comes_after(tmp_path: Path) -> None:
     model = nn.Linear(4, 1)
-    train(tmp_path, model=model, loss_of=asking_to_stop_at(12, squared_error(model)))
+    with pytest.raises(Stopped, match="at step 12 of 12"):
+        train(tmp_path, model=model, loss_of=asking_to_stop_at(12, squared_error(model)))
     assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 12
 
 

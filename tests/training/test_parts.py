@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,9 @@ from torch import Tensor
 
 from relqa_loss import RelationalLoss
 from relqa_loss.cli import main
-from relqa_loss.images import write_image
+from relqa_loss.distortions import availability
+from relqa_loss.distortions.bank import BANK
+from relqa_loss.images import MissingExtra, write_image
 from relqa_loss.training.data import load_photographs
 from relqa_loss.training.distributed import Ranks
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress
@@ -20,6 +24,9 @@ from relqa_loss.training.parts import train_parts
 from relqa_loss.training.predictor_stage import new_predictor, train_predictor
 from relqa_loss.training.recipe_toml import load_parts
 from relqa_loss.training.start import start_from
+from relqa_loss.training.stopping import Stopped
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -79,38 +86,71 @@ def test_the_scorer_is_taught_on_the_last_part_and_the_weights_know_all(
 def test_a_run_that_was_interrupted_goes_on_where_it_was(
     trained: Path, tiny_parts: Path, photos: Path, tmp_path: Path
 ) -> None:
-    class Interruption(Exception):
-        pass
-
     def interrupt(progress: Progress) -> None:
-        seen.append((progress.stage, progress.steps))
-        if progress.step == 2 and progress.steps == 3:  # of the maps
-            raise Interruption
+        if (progress.stage, progress.step) in cuts:
+            cuts.remove((progress.stage, progress.step))
+            raise InterruptedError
 
-    seen: list[tuple[str, int]] = []
+    cuts = [("maps, predictor", 2), ("settled, pairs", 1), ("settled, predictor", 2)]
     arguments = load_parts(tiny_parts), photos, tmp_path / "cut"
-    with pytest.raises(Interruption):
-        train_parts(*arguments, device=torch.device("cpu"), progress=interrupt)
-    assert not (tmp_path / "cut" / CHECKPOINT).exists()
+    with pytest.raises(InterruptedError):
+        train_parts(*arguments, device=CPU, progress=interrupt)
     before = (tmp_path / "cut" / "first" / CHECKPOINT).stat()
+    while cuts:
+        with pytest.raises(InterruptedError):
+            train_parts(*arguments, resume=True, device=CPU, progress=interrupt)
     told: list[Progress] = []
-    train_parts(*arguments, resume=True, device=torch.device("cpu"), progress=told.append)
+    train_parts(*arguments, resume=True, device=CPU, progress=told.append)
     assert (tmp_path / "cut" / "first" / CHECKPOINT).stat() == before
-    assert told[0].steps == 3 and told[0].step == 2
+    assert [(one.stage, one.step) for one in told] == [("settled, predictor", 2), ("settled, predictor", 3)]
     for of in ("maps", ""):
         whole = averages(trained / of)
         assert all(torch.equal(tensor, whole[name]) for name, tensor in averages(tmp_path / "cut" / of).items())
 
 
-def test_what_would_be_refused_later_is_refused_at_once(
-    trained: Path, train: Callable[..., int], tiny_parts: Path, photos: Path, tmp_path: Path, capsys, monkeypatch
+def test_sigterm_in_the_last_step_of_a_part_begins_no_other(tiny_parts: Path, photos: Path, tmp_path: Path) -> None:
+    def terminate(progress: Progress) -> None:
+        if progress.step == progress.steps:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped, match=r"at step 4 of 4, checkpoint written: resume to go on \(part 'first'\)"):
+        train_parts(load_parts(tiny_parts), photos, tmp_path, device=CPU, progress=terminate)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["first"]
+
+
+def test_a_folder_that_is_not_of_these_parts_is_refused_before_anything_is_trained(
+    trained: Path, train: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    (trained / "first" / CHECKPOINT).unlink()
+    shutil.rmtree(trained / "first")
     assert train("predictor", trained) != 0
     assert f"{trained / 'maps'} already holds a run; resume it or choose another folder" in capsys.readouterr().err
-    assert not (trained / "first" / CHECKPOINT).exists()
-    monkeypatch.setattr("relqa_loss.training.parts.current", lambda: Ranks(0, 2))
-    parts = load_parts(tiny_parts, {"settled.predictor.batch": "3"})
-    with pytest.raises(ValueError, match="batch must be a multiple of the number of processes, 2, got 3"):
-        train_parts(parts, photos, tmp_path / "odd", device=torch.device("cpu"))
-    assert not (tmp_path / "odd").exists()
+    assert train("predictor", trained, "--resume") != 0
+    wanted = (
+        f"{trained / 'maps'} holds a run, and {trained / 'first'}, from which this recipe would start it, holds none"
+    )
+    assert wanted in capsys.readouterr().err
+    shutil.rmtree(trained / "maps")
+    assert train("scorer", tmp_path / "scorer", "--predictor", trained) != 0
+    assert f"no {CHECKPOINT} in {trained / 'maps'}" in capsys.readouterr().err
+    (trained / CHECKPOINT).unlink()
+    assert train("predictor", trained) != 0  # the pairs are still there
+    assert f"{trained} already holds a run" in capsys.readouterr().err
+    assert not (trained / "first").exists()
+
+
+def test_what_no_part_could_be_trained_on_is_refused_before_anything_is_trained(
+    tiny_parts: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(message: str, error: type[Exception] = ValueError, **overrides: str) -> None:
+        parts = load_parts(tiny_parts, {key.replace("__", "."): value for key, value in overrides.items()})
+        with pytest.raises(error, match=message):
+            train_parts(parts, photos, tmp_path / "run", device=CPU)
+        assert not (tmp_path / "run").exists()
+
+    refused("no photograph to train part 'settled' on: it takes crops of 64 .*has 56", settled__predictor__crop="64")
+    with monkeypatch.context() as patch:
+        patch.setattr("relqa_loss.training.parts.current", lambda: Ranks(0, 2))
+        refused("batch must be a multiple of the number of processes, 2, got 3", settled__predictor__batch="3")
+    monkeypatch.setattr(availability, "has_codec", lambda codec: False)
+    every_codec = json.dumps([one.name for one in BANK if one.codec])
+    refused("codec", MissingExtra, data__held_out=every_codec, settled__data__held_out="[]")

@@ -230,13 +230,18 @@ def test_each_part_says_what_differs_from_the_one_before(parts_file: Path) -> No
     assert {(recipe.name, recipe.predictor.steps, recipe.scorer.steps) for recipe in recipes} == {("mine", 7, 9)}
 
 
+def test_a_table_of_a_part_replaces_the_one_before(parts_file: Path) -> None:
+    parts_file.write_text(PARTS.replace("smallest_scale = 0.9", "odds = { webp = 2 }"))
+    assert [part.recipe.data.odds for part in load_parts(parts_file)] == [{}, {"jpeg": 4.0}, {"webp": 2.0}]
+
+
 def test_no_part_has_the_seed_of_another(parts_file: Path) -> None:
     assert [part.recipe.seed for part in load_parts(parts_file)] == [3, 4, 5]
     assert [part.recipe.seed for part in load_parts(parts_file, {"seed": "20"})] == [20, 21, 22]
 
 
 def test_an_override_holds_for_all_parts_or_for_the_one_it_names(parts_file: Path) -> None:
-    overrides = {"predictor.steps": "20", "maps.predictor.steps": "30", "settled.data.odds.webp": "2"}
+    overrides = {"maps.predictor.steps": "30", "predictor.steps": "20", "settled.data.odds.webp": "2"}
     parts = load_parts(parts_file, overrides)
     assert [part.recipe.predictor.steps for part in parts] == [20, 30, 20]
     assert [part.recipe.data.odds for part in parts] == [{}, {"jpeg": 4.0}, {"jpeg": 4.0, "webp": 2.0}]
@@ -252,13 +257,14 @@ def test_a_part_alone_is_a_recipe_and_several_are_none(recipe_file: Path, parts_
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("maps.predictor.stepps", "5", r"key in recipe\.maps\.predictor.*did you mean 'steps'"),
-        ("predictor.steps", "many", r"recipe\.first\.predictor\.steps must be of type int, got 'many'"),
+        ("maps.predictor.stepps", "5", r"part 'maps': unknown key in recipe\.predictor.*did you mean 'steps'"),
+        ("predictor.steps", "many", r"part 'first': recipe\.predictor\.steps must be of type int, got 'many'"),
         ("maps.seed", "5", "of one part, data or predictor can be overridden, got 'maps.seed'"),
         ("maps.scorer.steps", "5", "of one part, data or predictor can be overridden, got 'maps.scorer.steps'"),
         ("maps", "5", "of one part, data or predictor can be overridden, got 'maps'"),
-        ("map.predictor.steps", "5", "unknown key in recipe.first 'map'"),
-        ("settled.predictor.map_width", "5", "map_width must be one in all parts, got 48 in 'first' and 5 in"),
+        ("map.predictor.steps", "5", "part 'first': unknown key in recipe 'map'"),
+        ("predictor.kinds_first", "3", "part 'settled': kinds_first must be 0 where trained is 'competition', got 3"),
+        ("settled.predictor.map_width", "5", "part 'settled': map_width must be that of part 'first', 48, got 5"),
     ],
 )
 def test_a_bad_override_of_a_part_is_one_clear_error(parts_file: Path, key: str, value: str, message: str) -> None:
