@@ -26,7 +26,7 @@ from relqa_loss.training.data import Photographs, load_photographs
 from relqa_loss.training.kept_cells import FOLDER, CellBatch, KeptCells, cells_of_pairs
 from relqa_loss.training.loop import CHECKPOINT, Progress
 from relqa_loss.training.pairs import MakePairs, PairBatch
-from relqa_loss.training.predictor_stage import new_predictor, train_predictor, whiten_by
+from relqa_loss.training.predictor_stage import engine_of, new_predictor, train_predictor, whiten_by
 from relqa_loss.training.recipe import PredictorConfig, Recipe
 from relqa_loss.training.recipe_toml import load_recipe
 from relqa_loss.training.start import Start
@@ -72,11 +72,6 @@ def whole(
     """A run without interruption."""
     out = tmp_path_factory.mktemp("whole")
     return train_predictor(recipe, photographs, out, start=start), out
-
-
-def engine_of(recipe: Recipe) -> DistortionEngine:
-    several = recipe.predictor.two_operators
-    return DistortionEngine(recipe.data.operators(), components={1: 1 - several, 2: several})
 
 
 def pairs_of(recipe: Recipe, photographs: Photographs) -> MakePairs:
