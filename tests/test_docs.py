@@ -215,6 +215,11 @@ def test_every_part_has_a_place(results) -> None:
     assert all(marks(part, document.COMMAND)[0] in both for part in document.parts(results))
 
 
+def test_figures_from_scratch_are_of_operators_that_were_seen(results) -> None:
+    with pytest.raises(ValueError, match="report must be of operators that its weights were trained on, got colour"):
+        document.from_scratch(results["held-out"])
+
+
 def test_a_changed_figure_changes_the_summary(results) -> None:
     engine = results["engine"] | {"axis_accuracy": 0.1234}
     text = document.summary(results | {"engine": engine})
