@@ -512,6 +512,12 @@ def test_benchmark_card_rewrites_the_card_and_nothing_else(capsys, tmp_path, fol
     assert "# mine\n" in again and "- Mine: CC0" in again and "did not see" not in again
 
 
+def test_benchmark_card_shows_a_panel_without_opinion_constants(capsys, folder, engine_json):
+    arguments = ["--engine", engine_json, "--no-opinion", engine_json]
+    code, _, err = run(capsys, "benchmark", "card", folder, *arguments)
+    assert code == 0 and "## Without constants that owe to opinion scores" in (folder / "README.md").read_text(), err
+
+
 def test_benchmark_card_draws_failures_from_the_photographs_given(capsys, folder, engine_json, files):
     pytest.importorskip("matplotlib")
     old = b"of earlier weights"

@@ -27,6 +27,12 @@ def add_card(kinds: Commands) -> None:
         metavar="FILE",
         help="what benchmark engine --json wrote of weights whose recipe held operators out (data.held_out)",
     )
+    card.add_argument(
+        "--no-opinion",
+        type=Path,
+        metavar="FILE",
+        help='what benchmark engine --json wrote of weights of the same predictor with scorer.panel = "no-opinion"',
+    )
     card.add_argument("--jury", type=Path, metavar="FILE", help="what benchmark jury --json wrote")
     card.add_argument(
         "--human", type=Path, nargs="+", default=[], metavar="FILE", help="what benchmark human --json wrote"
@@ -127,6 +133,7 @@ def run_card(args: argparse.Namespace) -> int:
         evaluation,
         sources,
         held_out=None if args.held_out is None else _report(args.held_out, "engine", "per_operator"),
+        no_opinion=None if args.no_opinion is None else _report(args.no_opinion, "engine", "per_operator"),
         jury=jury,
         human=human,
         figure=figure is not None,

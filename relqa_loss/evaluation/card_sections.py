@@ -31,6 +31,16 @@ FURTHER: tuple[Figure, ...] = (
 )
 """Figures without a target."""
 
+OF_THE_SCORER: tuple[tuple[str, ...], ...] = (
+    ("ladder_accuracy",),
+    ("dominance_accuracy",),
+    ("inclusion_accuracy",),
+    ("unanchored_accuracy",),
+    ("transitivity", "all"),
+    ("scene_spearman", "median"),
+)
+"""Paths of the figures that ask distances or the score without reference; the others ask maps alone."""
+
 
 def figures(evaluation: Mapping[str, Any]) -> str:
     """Figures beside their targets, further figures, every axis, and the weakest operators."""
@@ -103,6 +113,31 @@ def unseen_by(report: Mapping[str, Any]) -> list[str]:
     if not unseen:
         raise ValueError("held_out must hold operators that its weights were trained without, got none")
     return unseen
+
+
+def without_opinion_constants(evaluation: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What the constants that owe to opinion scores have done: the figures that depend on the scorer, with and without.
+
+    Args:
+        evaluation: of the card's weights.
+        other: the same of weights of the same predictor, whose scorer was taught by the panel's other members alone
+            (``scorer.panel = "no-opinion"``).
+    """
+    rows = []
+    for one, without in zip(verdicts(evaluation), verdicts(other), strict=True):
+        if one.target.figure.path in OF_THE_SCORER:
+            title, goal, measured, _ = one.cells()
+            rows.append(f"| {title} | {goal} | {measured} | {without.cells()[2]} |")
+    members = "panel_agreement_without_opinion_constants"
+    for title, key in (("panel", "panel_agreement"), ("panel without those constants", members)):
+        rows.append(f"| Agreement with the {title} | | {_estimate(evaluation[key])} | {_estimate(other[key])} |")
+    return (
+        "## Without constants that owe to opinion scores\n\n"
+        "Other weights, for this test only: the same predictor, and a scorer taught by those members of the panel "
+        f"alone whose authors used no opinion scores ({_names(other[members]['members'])}). Severities stay as the "
+        "whole panel put them on one scale.\n\n"
+        f"| Figure | Target | These weights | Without |\n|---|---|---|---|\n{_lines(rows)}"
+    )
 
 
 def agreement(

@@ -20,6 +20,7 @@ RESULTS = (
     "engine",
     "held-out",
     "held-out-seen",
+    "no-opinion",
     "jury",
     "recovery",
     "recovery-axes",
@@ -56,6 +57,7 @@ def parts(results: Mapping[str, Report]) -> dict[str, str]:
                 card_sections.figures(engine),
                 card_sections.held_out(results["held-out"], engine["weights_sha256"]),
                 card_sections.agreement(engine, jury, []),
+                card_sections.without_opinion_constants(engine, results["no-opinion"]),
                 card_sections.cannot_see(engine),
             ]
         ).rstrip(),

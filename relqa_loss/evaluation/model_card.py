@@ -47,6 +47,7 @@ def model_card(
     sources: Sequence[tuple[str, str]] = (),
     *,
     held_out: Mapping[str, Any] | None = None,
+    no_opinion: Mapping[str, Any] | None = None,
     jury: Mapping[str, Any] | None = None,
     human: Sequence[Mapping[str, Any]] = (),
     figure: bool = False,
@@ -60,6 +61,8 @@ def model_card(
         sources: (source, licence) of the photographs that were trained on; left out where nobody told.
         held_out: figures of weights whose training held operators out, see :func:`.card_sections.held_out`; None for
             ``evaluation``, if these weights are such.
+        no_opinion: figures of weights taught without opinion constants, see
+            :func:`.card_sections.without_opinion_constants`, or None.
         jury: report of ``relqa benchmark jury``, or None.
         human: reports of ``relqa benchmark human``.
         figure: whether the folder holds a figure of failures.
@@ -83,6 +86,8 @@ def model_card(
         lines.append(sections.held_out(held_out, (evaluation or {}).get("weights_sha256")))
     if text := sections.agreement(evaluation, jury, human):
         lines.append(text)
+    if no_opinion is not None and evaluation is not None:
+        lines.append(sections.without_opinion_constants(evaluation, no_opinion))
     if evaluation is not None:
         lines.append(sections.cannot_see(evaluation))
     if figure:

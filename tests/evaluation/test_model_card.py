@@ -46,6 +46,7 @@ def test_the_shipped_card_is_what_the_generator_writes(provenance: dict[str, Any
         evaluation,
         SOURCES,
         held_out=result("held-out.json"),
+        no_opinion=result("no-opinion.json"),
         jury=result("jury.json"),
         figure=(WEIGHTS / "failures.webp").is_file(),
     )
@@ -66,6 +67,20 @@ def test_a_changed_figure_changes_the_card(provenance: dict[str, Any], evaluatio
     assert "| Axis accuracy | 12.3 % | >= 92.0 % | short |" in card
     assert "| Leakage (lower is better) | 0.432 | <= 0.150 | short |" in card
     assert "| Unanchored accuracy | not asked | >= 93.0 % |  |" in card
+
+
+def test_the_card_shows_what_a_panel_without_opinion_constants_teaches(
+    provenance: dict[str, Any], evaluation: dict[str, Any]
+) -> None:
+    other = evaluation | {"unanchored_accuracy": 0.4321, "axis_accuracy": 0.1}
+    other["panel_agreement"] = {**evaluation["panel_agreement"], "value": 0.5, "low": 0.4, "high": 0.6}
+    card = model_card("mine", provenance, evaluation, no_opinion=other)
+    section = card.partition("## Without constants")[2].partition("\n## ")[0]
+    assert "| Unanchored accuracy | >= 93.0 % | 98.2 % | 43.2 % |" in section
+    assert "| Agreement with the panel | | 0.973 [0.964, 0.979] | 0.500 [0.400, 0.600] |" in section
+    assert "`ssim`, `colour_difference`" in section and "`mdsi`" not in section
+    assert "Axis accuracy" not in section  # the scorer has no part in it
+    assert "## Without constants" not in model_card("mine", provenance, evaluation)
 
 
 def test_a_figure_that_reaches_its_target_is_not_called_short(
