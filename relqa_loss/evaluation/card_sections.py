@@ -122,15 +122,21 @@ def without_opinion_constants(evaluation: Mapping[str, Any], other: Mapping[str,
         evaluation: of the card's weights.
         other: the same of weights of the same predictor, whose scorer was taught by the panel's other members alone
             (``scorer.panel = "no-opinion"``).
+
+    Raises:
+        ValueError: no panel was asked in ``other``.
     """
+    members = "panel_agreement_without_opinion_constants"
+    if not other.get(members):
+        raise ValueError(f"no_opinion must hold {members} (taken with the extra benchmark), got none")
     rows = []
     for one, without in zip(verdicts(evaluation), verdicts(other), strict=True):
         if one.target.figure.path in OF_THE_SCORER:
             title, goal, measured, _ = one.cells()
             rows.append(f"| {title} | {goal} | {measured} | {without.cells()[2]} |")
-    members = "panel_agreement_without_opinion_constants"
     for title, key in (("panel", "panel_agreement"), ("panel without those constants", members)):
-        rows.append(f"| Agreement with the {title} | | {_estimate(evaluation[key])} | {_estimate(other[key])} |")
+        ours, theirs = (_estimate(one.get(key)) for one in (evaluation, other))
+        rows.append(f"| Agreement with the {title} | | {ours} | {theirs} |")
     return (
         "## Without constants that owe to opinion scores\n\n"
         "Other weights, for this test only: the same predictor, and a scorer taught by those members of the panel "

@@ -68,7 +68,7 @@ def model_card(
         figure: whether the folder holds a figure of failures.
 
     Raises:
-        ValueError: nothing in ``held_out`` was held out.
+        ValueError: nothing in ``held_out`` was held out; no panel was asked in ``no_opinion``.
     """
     recipe = provenance["recipe"]
     stage = recipe["predictor"]

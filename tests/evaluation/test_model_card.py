@@ -81,6 +81,9 @@ def test_the_card_shows_what_a_panel_without_opinion_constants_teaches(
     assert "`ssim`, `colour_difference`" in section and "`mdsi`" not in section
     assert "Axis accuracy" not in section  # the scorer has no part in it
     assert "## Without constants" not in model_card("mine", provenance, evaluation)
+    unasked = other | {"panel_agreement_without_opinion_constants": None}
+    with pytest.raises(ValueError, match="no_opinion must hold panel_agreement_without_opinion_constants"):
+        model_card("mine", provenance, evaluation, no_opinion=unasked)
 
 
 def test_a_figure_that_reaches_its_target_is_not_called_short(

@@ -189,3 +189,9 @@ def test_sigterm_to_a_whole_job_saves_a_checkpoint_and_says_so(running: subproce
         f"relqa train: stopped by SIGTERM at step {state['step']} of 100000, checkpoint written: resume to go on"
     )
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == [CHECKPOINT, METRICS]
+
+
+def test_a_recipe_of_several_parts_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="recipe must be of one part, got cpu-held-out of 3"):
+        resume_study(tmp_path, tmp_path / "runs", recipe="cpu-held-out")
+    assert not (tmp_path / "runs").exists()
