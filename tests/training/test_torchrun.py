@@ -154,6 +154,11 @@ def interrupt(progress: Progress) -> None:
         raise Interruption
 
 
+def interrupt_the_second(progress: Progress) -> None:
+    if (progress.stage, progress.step) == ("maps, predictor", 2):
+        raise Interruption
+
+
 @dataclass(frozen=True)
 class Runs:
     folder: Path
@@ -210,8 +215,11 @@ def runs(
     start = start_from(new_predictor(settled.predictor), folder / "one")
     train_predictor(settled, photographs, folder / "kept1", start=start)
     kept = train_by_two(CHANGES | KEPT, "--start-from", "one", "--out", "kept2")
-    train_parts(load_parts(tiny_parts, CHANGES), folder / "photos", folder / "parts1", device=torch.device("cpu"))
-    parts = train_by_two(CHANGES, "--out", "parts2", recipe=tiny_parts)
+    parts_of, cpu = load_parts(tiny_parts, CHANGES), torch.device("cpu")
+    train_parts(parts_of, folder / "photos", folder / "parts1", device=cpu)
+    with pytest.raises(Interruption):
+        train_parts(parts_of, folder / "photos", folder / "parts2", device=cpu, progress=interrupt_the_second)
+    parts = train_by_two(CHANGES, "--out", "parts2", "--resume", recipe=tiny_parts)
     second = torchrun("script.py", tiny_recipe, json.dumps(CHANGES), "photos", folder)
     return Runs(folder, recipe, photographs, fresh, kept, parts, second)
 
@@ -252,8 +260,10 @@ def test_two_processes_keep_the_pairs_of_one_and_settle_alike(runs: Runs) -> Non
     assert (weights(runs.folder / "kept1", "average") - weights(runs.folder / "one", "average")).abs().max() > 1e-5
 
 
-def test_two_processes_train_the_parts_of_a_recipe_one_after_the_other(runs: Runs) -> None:
+def test_two_processes_go_on_with_the_parts_of_a_recipe_where_one_was_interrupted(runs: Runs) -> None:
     assert runs.parts.returncode == 0, runs.parts.stderr
+    assert "first, predictor" not in runs.parts.stderr
+    assert "settled, predictor 3/3" in runs.parts.stderr
     for part in ("first", "maps", ""):
         assert_equal_runs(runs.folder / "parts2" / part, runs.folder / "parts1" / part)
 
