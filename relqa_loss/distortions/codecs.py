@@ -141,7 +141,8 @@ def repeated_jpeg(images: Tensor, quality: Tensor, generator: Randomness) -> Ten
             share = index / (_GENERATIONS - 1)
             asked = round(_FIRST_QUALITY * (min(last, _FIRST_QUALITY) / _FIRST_QUALITY) ** share)
             moved = image_module.new("RGB", (width + left, height + top))
-            # the edge pixels, stretched: a hard frame would ring into the picture
+            # the edge pixels, stretched, and the corner between them: a hard frame would ring into the picture
+            moved.paste(picture.getpixel((0, 0)), (0, 0, left, top))
             moved.paste(picture.resize((width, 1), box=(0, 0, width, 1)).resize((width, top + 1)), (left, 0))
             moved.paste(picture.resize((1, height), box=(0, 0, 1, height)).resize((left + 1, height)), (0, top))
             moved.paste(picture, (left, top))

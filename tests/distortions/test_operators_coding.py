@@ -180,6 +180,12 @@ def test_generations_fall_in_quality_and_move_against_the_grid(monkeypatch: pyte
     assert [size for size, *_ in seen[:weaker]] == [size for size, *_ in seen[weaker:]]
 
 
+def test_what_is_repeated_around_a_picture_leaves_no_trace_in_its_corner() -> None:
+    flat = torch.full((1, 3, 40, 40), 0.9)
+    for seed in range(4):
+        assert (apply("repeated_jpeg", flat, 60.0, seed=seed) - flat).abs().max() < 0.01
+
+
 def test_generation_loss_is_more_than_one_save() -> None:
     images = photo_like(2)
     once, often = apply("jpeg", images, 20.0), apply("repeated_jpeg", images, 20.0)
