@@ -47,7 +47,7 @@ class Row:
         neighbours: pairs of the ladders that lie one step apart.
         inclusion: pairs of nested regions.
         unanchored: pairs of severities, without the reference.
-        strength: mean |map| of the right axis, one a visible pair.
+        strength: mean |map|, one a visible pair, by channel of the axes that the operator acts on in full.
         stray: mean |map| of the axes with no declared effect, one a visible pair.
         severity: severities of the same pairs.
         laid_down: what ``strength`` would be if the maps were the engine's own: severity where an operator acts evenly;
@@ -67,10 +67,10 @@ class Row:
     neighbours: Count = field(default_factory=Count)
     inclusion: Count = field(default_factory=Count)
     unanchored: Count = field(default_factory=Count)
-    strength: list[float] = field(default_factory=list)
+    strength: dict[int, list[float]] = field(default_factory=dict)
     stray: list[float] = field(default_factory=list)
     severity: list[float] = field(default_factory=list)
-    laid_down: list[float] = field(default_factory=list)
+    laid_down: dict[int, list[float]] = field(default_factory=dict)
     areas: list[float] = field(default_factory=list)
     transitive: Count = field(default_factory=Count)
     top_three: Count = field(default_factory=Count)
@@ -86,13 +86,18 @@ class Row:
         return sum(count.right for count in counts) / asked if asked else None
 
     def leakage(self) -> float | None:
-        """Mean |map| off the declared axes over that on the right one; None where the right axis never responds."""
-        on_axis = sum(self.strength)
+        """Mean |map| off the declared axes over that on the right ones; None where these never respond."""
+        on_axis = sum(over_channels(self.strength))
         return sum(self.stray) / on_axis if on_axis > 0 else None
 
 
+def over_channels(values: Mapping[int, Sequence[float]]) -> list[float]:
+    """The mean over an operator's axes, one a visible pair."""
+    return [float(np.mean(pair)) for pair in zip(*values.values(), strict=True)]
+
+
 def strongest_axes(distortion: Distortion) -> tuple[int, ...]:
-    """Channels of an operator's right axes: those with its full effect (their |map| is averaged)."""
+    """Channels of the axes that an operator acts on in full."""
     return tuple(AXES.index(name) for name, effect in distortion.effects.items() if abs(effect) == 1.0)
 
 
@@ -109,9 +114,10 @@ def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, An
     for channel, name in enumerate(AXES):
         members = [rows[d.name] for d in bank if channel in strongest_axes(d)]
         severity = [s for row in members for s in row.severity]
-        strength = [s for row in members for s in row.strength]
-        per_axis[name] = _known(spearman([t for row in members for t in row.laid_down], strength))
-        nominal[name] = _known(spearman(severity, strength))
+        # the map of this very axis: that of another one, on which the operator acts too, says nothing of it
+        strength = [s for row in members for s in row.strength.get(channel, ())]
+        per_axis[name] = _following([t for row in members for t in row.laid_down.get(channel, ())], strength)
+        nominal[name] = _following(severity, strength)
 
     def mean(figure: str) -> float | None:
         return mean_of(entry[figure] for entry in table.values())
@@ -147,6 +153,12 @@ def _over_axes(values: Mapping[str, float | None]) -> dict[str, float | None]:
     return {"mean": mean_of(values.values()), "min": lowest_of(values.values()), **values}
 
 
+def _following(severity: Sequence[float], strength: Sequence[float]) -> float | None:
+    """Spearman of what maps show with what is there: 0 for a map that never moves, None if there is nothing to follow."""
+    found = _known(spearman(severity, strength))
+    return 0.0 if found is None and np.ptp(severity or [0.0]) > 0 else found
+
+
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else value
 
@@ -159,7 +171,7 @@ def _entry(distortion: Distortion, row: Row) -> dict[str, Any]:
         "axis_accuracy": row.axis.share(),
         "sign_accuracy": row.sign_share(AXES),
         "localisation_auc": mean_of(row.areas),
-        "severity_spearman": _known(spearman(row.laid_down, row.strength)),
+        "severity_spearman": _following(over_channels(row.laid_down), over_channels(row.strength)),
         "leakage": row.leakage(),
         "ladder_accuracy": row.ladder.share(),
         "ladder_neighbour_accuracy": row.neighbours.share(),

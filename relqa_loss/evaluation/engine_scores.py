@@ -194,12 +194,12 @@ def _judge_maps(
     # Maps that are zero everywhere answer nothing, although argmax would name the first axis.
     row.axis.add(torch.tensor(right, device=visible.device) & (best > 0), visible)
     row.left_out += int((~visible).sum())
-    channels = list(strongest_axes(distortion))
-    on_axis = strength[:, channels].mean(dim=1)
-    row.laid_down += weighted_mean(truth[:, channels].abs(), weight).mean(dim=1)[visible].tolist()
+    laid_down = weighted_mean(truth.abs(), weight)
+    for channel in strongest_axes(distortion):
+        row.strength.setdefault(channel, []).extend(strength[visible, channel].tolist())
+        row.laid_down.setdefault(channel, []).extend(laid_down[visible, channel].tolist())
     others = [channel for channel, name in enumerate(AXES) if name not in distortion.effects]
     row.severity += [severity] * int(visible.sum())
-    row.strength += on_axis[visible].tolist()
     row.stray += strength[:, others].mean(dim=1)[visible].tolist()
     if has_sign(distortion):
         for name, effect in distortion.effects.items():

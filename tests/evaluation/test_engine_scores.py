@@ -142,11 +142,21 @@ def test_the_lowest_axis_is_reported_beside_the_mean(truth):
 
 
 def test_severity_is_what_was_laid_down_and_the_nominal_one_stands_beside_it():
-    row = Row(severity=[0.3, 0.5, 0.7, 0.9], laid_down=[0.1, 0.5, 0.2, 0.9], strength=[0.2, 0.6, 0.3, 0.8])
+    noise = AXES.index("noise")
+    row = Row(severity=[0.3, 0.5, 0.7, 0.9], laid_down={noise: [0.1, 0.5, 0.2, 0.9]}, strength={noise: [0.2, 0.6, 0.3, 0.8]})
     result = summary([GRAIN], {"grain": row})
     assert result["severity_spearman"]["noise"] == 1.0
     assert result["nominal_severity_spearman"]["noise"] == pytest.approx(0.8)
     assert result["per_operator"]["grain"]["severity_spearman"] == 1.0
+
+
+def test_the_severity_of_an_axis_is_that_of_its_own_map():
+    both = Distortion("both", "sensor", {"noise": 1.0, "chroma_noise": 1.0}, (0.0, 0.1), apply=_grain)
+    result = evaluate(Truth(), PHOTOGRAPHS, distortions=[both], crop=64)
+    # `Truth` sees no colour in this grain: a map that rises with severity may not speak for one that does not.
+    assert result["severity_spearman"]["noise"] > 0.9
+    assert result["severity_spearman"]["chroma_noise"] == result["severity_spearman"]["min"] == 0.0
+    assert result["per_operator"]["both"]["severity_spearman"] > 0.9
 
 
 def test_figures_of_weights_say_which_and_how_large(loss_fn):
@@ -174,7 +184,7 @@ def test_who_turns_everything_round_is_wrong():
 def test_who_sees_nothing_gets_nothing():
     blind = evaluate(Blind(), PHOTOGRAPHS[:1], distortions=BANK, crop=48)
     assert blind["localisation_auc"] == 0.5
-    assert blind["severity_spearman"]["mean"] is None
+    assert blind["severity_spearman"]["mean"] == blind["severity_spearman"]["min"] == 0.0
     assert blind["leakage"] is None
     assert blind["sign_accuracy"]["all"] == 0.0
     assert blind["axis_accuracy"] == 0.0
