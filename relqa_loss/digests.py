@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from .predictor import DistortionPredictor
@@ -40,5 +41,6 @@ def digest_of(tensors: Mapping[str, Tensor], first: bytes = b"") -> str:
     digest = hashlib.sha256(first)
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        # As bytes: NumPy has no bfloat16.
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -6,15 +6,17 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from . import hub
 from . import weights as weights_module
-from .digests import distance_digest
-from .predictor import DistortionPredictor, PairFeatures
+from .digests import digest_of, distance_digest
+from .layers import at_least_float32
+from .modes import as_called
+from .predictor import DistortionPredictor
 from .prepared import PreparedReference
 from .relation import Relation
 from .scorer import DistanceTerms, RelationalScorer
@@ -29,16 +31,10 @@ from .settings import (
 )
 from .spatial_weights import DEFAULT_LIMIT, spatial_weights
 from .tiles import TiledPair, check_tile
-from .validation import check_images, check_pair
+from .validation import check_images, check_on, check_pair
+from .whole_pair import Encoded, WholePair
 
 DEFAULT_WEIGHTS = "relqa-v1"
-
-
-class _Encoded(NamedTuple):
-    """Images in [0, 1] in the networks' dtype, and the predictor's features of them."""
-
-    images: Tensor
-    features: tuple[Tensor, ...]
 
 
 class RelationalLoss(nn.Module):
@@ -77,7 +73,15 @@ class RelationalLoss(nn.Module):
         self.data_range = range_ends(data_range)
         factors = axis_weight_vector(axis_weights)
         self._one_factor = have_one_factor(factors)
-        self.register_buffer("axis_weights", factors, persistent=False)
+        # Tensors made in inference mode could not take part in a later backward pass.
+        with torch.inference_mode(False):
+            self.register_buffer("axis_weights", factors.clone(), persistent=False)
+            self._load(weights)
+        self.requires_grad_(False)
+        self.eval()
+        self.register_load_state_dict_post_hook(_read_digests)
+
+    def _load(self, weights: str | os.PathLike[str]) -> None:
         loaded = weights_module.fetch(weights)
         self.weights_name = str(weights)
         self.weights_revision = loaded.revision
@@ -93,8 +97,8 @@ class RelationalLoss(nn.Module):
             RelationalScorer, loaded.config["scorer"], loaded.scorer, weights_module.SCORER_FILE
         )
         self._distance = distance_digest(self.predictor, self.scorer)  # of the weights as they were read
-        self.requires_grad_(False)
-        self.eval()
+        self._loaded = self._digests()
+        self._features = self._loaded[0]  # what prepared references depend on: of the weights as they are now
 
     def train(self, mode: bool = True) -> RelationalLoss:
         """Stay in evaluation mode, whatever the mode of the module that holds the loss."""
@@ -126,11 +130,15 @@ class RelationalLoss(nn.Module):
 
         Raises:
             TypeError: not float tensors.
-            ValueError: wrong rank, channels or size, or different shapes or devices.
+            ValueError: wrong rank, channels or size, different shapes or devices, or another device than the loss's.
         """
         self._check("pred", pred, "ref", ref)
         if tile is None:
-            _, terms = self._compare(self._encode(pred), self._encode(ref), weight, distance_alone=True)
+            first, second = self._encode(pred), self._encode(ref)
+            # The shares of the axes add up to 1: a distance with one factor for all of them does not depend on who has
+            # which, and the way back through them, a twentieth of the time, would end in rounding errors.
+            pair = self._compare(first, second, named=not self._one_factor)
+            terms = pair.terms(None if weight is None else normalise_weight(weight, first.images))
         else:
             terms = self._in_tiles(pred, "ref", ref, tile, weight).terms()
         return reduce(_distance(terms), self.reduction)
@@ -149,10 +157,11 @@ class RelationalLoss(nn.Module):
             ValueError: wrong rank, channels or size.
         """
         check_images("ref", ref)
+        check_on("ref", ref, "the loss", self.axis_weights.device)
         # Tensors made in inference mode could not take part in a later backward pass.
         with torch.inference_mode(False), torch.no_grad():
             images, features = self._encode(ref.clone())
-        return PreparedReference(images, features, self.data_range, self._digest())
+        return PreparedReference(images, features, self.data_range, self._features)
 
     def relate(
         self,
@@ -177,7 +186,8 @@ class RelationalLoss(nn.Module):
                 computed again. Not for prepared references, which hold a whole picture.
 
         Returns:
-            A :class:`Relation`. Maps and score are computed when first asked for.
+            A :class:`Relation`. Maps and score are computed when first asked for, under the autocast of this call, and
+            without gradients if this call had none.
 
         Raises:
             TypeError: not float tensors, or ``tile`` is not an int.
@@ -187,49 +197,34 @@ class RelationalLoss(nn.Module):
         if ref is not None:
             self._check("a", a, "ref", ref)
         self._check("a", a, "b", b)
-        if tile is not None:
-            return self._relate_in_tiles(a, b, ref, tile)
-        # Two calls of equal shape: inside one batch the last bits could depend on the position, and identity would
-        # not be 0.
-        first, second = self._encode(a), self._encode(b)
-        pair, terms = self._compare(first, second)
+        if tile is None:
+            # Two calls of equal shape: inside one batch the last bits could depend on the position, and identity would
+            # not be 0.
+            first, second = self._encode(a), self._encode(b)
+            pair: WholePair | TiledPair = self._compare(first, second)
 
-        def compute_score() -> Tensor:
-            if ref is None:
-                return self.scorer.judge(pair, self.predictor.half_resolution_maps(pair, first.images, second.images))
-            anchor = self._encode(ref)
-            _, of_a = self._compare(first, anchor)
-            _, of_b = self._compare(second, anchor)
-            return _distance(of_b) - _distance(of_a)
+            def compute_score() -> Tensor:
+                if ref is None:
+                    return pair.judgement()
+                anchor = self._encode(ref)
+                return _score(self._compare(first, anchor), self._compare(second, anchor))
+        else:
+            pair = self._in_tiles(a, "b", b, tile)
+            anchored = () if ref is None else tuple(self._in_tiles(each, "ref", ref, tile) for each in (a, pair.b))
 
+            def compute_score() -> Tensor:
+                return _score(*anchored) if anchored else pair.judgement()
+
+        terms = pair.terms()
+        kind = a.device.type
         return Relation(
             distance=_distance(terms),
             parts=terms.parts,
             floor=terms.floor,
-            decode_maps=lambda: self.predictor.decode(pair, first.images, second.images),
-            compute_score=compute_score,
-            images=lambda: (first.images, second.images),
+            decode_maps=as_called(pair.maps, kind),
+            compute_score=as_called(compute_score, kind),
+            images=pair.images,
         )
-
-    def _relate_in_tiles(
-        self, a: Tensor, b: Tensor | PreparedReference, ref: Tensor | PreparedReference | None, tile: int
-    ) -> Relation:
-        pair = self._in_tiles(a, "b", b, tile)
-        anchored = (
-            () if ref is None else (self._in_tiles(a, "ref", ref, tile), self._in_tiles(pair.b, "ref", ref, tile))
-        )
-        terms = pair.terms()
-
-        def compute_score() -> Tensor:
-            if not anchored:
-                return pair.judgement()
-            of_a, of_b = (_distance(each.terms()) for each in anchored)
-            return of_b - of_a
-
-        def images() -> tuple[Tensor, Tensor]:
-            return self._in_unit_range(pair.a), self._in_unit_range(pair.b)
-
-        return Relation(_distance(terms), terms.parts, terms.floor, pair.maps, compute_score, images)
 
     @torch.no_grad()
     def weights(
@@ -266,7 +261,11 @@ class RelationalLoss(nn.Module):
             TypeError: not float tensors.
             ValueError: as in :meth:`relate`; an unknown axis or none; a number out of its range.
         """
-        maps = self.relate(pred, ref, tile=tile).maps
+        self._check("pred", pred, "ref", ref)
+        if tile is None:
+            maps = self._compare(self._encode(pred), self._encode(ref)).maps()
+        else:
+            maps = self._in_tiles(pred, "ref", ref, tile).maps()
         return spatial_weights(maps, axes=axes, strength=strength, limit=limit, focus=focus, weight=weight)
 
     def info(self) -> dict[str, Any]:
@@ -310,16 +309,24 @@ class RelationalLoss(nn.Module):
         return cls(name, reduction=reduction, data_range=data_range, axis_weights=axis_weights)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Write the whole weights folder (config, safetensors files, model card and its figure); returns its path."""
+        """Write the whole weights folder (config, safetensors files, model card and its figure); returns its path.
+
+        Weights that are no longer those that were loaded, since others were put into the module or it was cast to fewer
+        digits and back, get a plain card that claims no figures, and say in their provenance what they were made from.
+        """
+        provenance, card, figure = self.weights_config.get("provenance", {}), self.model_card, self.card_figure
+        if self._digests() != self._loaded:
+            provenance = {"altered_from": self.info()}
+            card = figure = None
         weights_module.save(
             folder,
-            predictor={name: tensor.float() for name, tensor in self.predictor.state_dict().items()},
+            predictor=_in_float32(self.predictor),
             predictor_config=self.predictor.config,
-            scorer={name: tensor.float() for name, tensor in self.scorer.state_dict().items()},
+            scorer=_in_float32(self.scorer),
             scorer_config=self.scorer.config,
-            provenance=self.weights_config.get("provenance", {}),
-            card=self.model_card,
-            figure=self.card_figure,
+            provenance=provenance,
+            card=card,
+            figure=figure,
         )
         return Path(folder)
 
@@ -350,7 +357,7 @@ class RelationalLoss(nn.Module):
         """
         with tempfile.TemporaryDirectory() as folder:
             files = {path.name: path.read_bytes() for path in self.save_pretrained(folder).iterdir()}
-        stale = [] if self.card_figure is not None else [weights_module.FIGURE_FILE]
+        stale = [] if weights_module.FIGURE_FILE in files else [weights_module.FIGURE_FILE]
         return hub.upload(
             repo_id, files, remove=stale, revision=revision, private=private, token=token, message=commit_message
         )
@@ -358,35 +365,29 @@ class RelationalLoss(nn.Module):
     def _check(self, a_name: str, a: Tensor, b_name: str, b: Tensor | PreparedReference) -> None:
         if isinstance(b, PreparedReference):
             check_images(a_name, a)
-            b.check_fits(b_name, a_name, a, self.axis_weights.dtype, self.data_range, self._digest())
+            b.check_fits(b_name, a_name, a, self.axis_weights.dtype, self.data_range, self._features)
         else:
             check_pair(a_name, a, b_name, b)
+        check_on(a_name, a, "the loss", self.axis_weights.device)
 
-    def _digest(self) -> str:
-        return str(self.weights_config["files"][weights_module.PREDICTOR_FILE])
+    def _digests(self) -> tuple[str, str]:
+        return digest_of(_in_float32(self.predictor)), digest_of(_in_float32(self.scorer))
 
     def _in_unit_range(self, images: Tensor) -> Tensor:
-        low, high = self.data_range
-        images = images.to(self.axis_weights.dtype)
-        return images if (low, high) == (0.0, 1.0) else (images - low) / (high - low)
+        (low, high), dtype = self.data_range, self.axis_weights.dtype
+        if (low, high) != (0.0, 1.0):
+            # Before the cast: 65535 is none of half precision's numbers.
+            images = (at_least_float32(images.to(torch.promote_types(images.dtype, dtype))) - low) / (high - low)
+        return images.to(dtype)
 
-    def _encode(self, images: Tensor | PreparedReference) -> _Encoded:
+    def _encode(self, images: Tensor | PreparedReference) -> Encoded:
         if isinstance(images, PreparedReference):
-            return _Encoded(images.images, images.features)
-        images = self._in_unit_range(images)
-        return _Encoded(images, self.predictor.encode(images))
+            return Encoded(images.images, images.features)
+        images = self._in_unit_range(_as_recorded(images))
+        return Encoded(images, self.predictor.encode(images))
 
-    def _compare(
-        self, a: _Encoded, b: _Encoded, weight: Tensor | None = None, *, distance_alone: bool = False
-    ) -> tuple[PairFeatures, DistanceTerms]:
-        pair = self.predictor.relate(a.images, b.images, a.features, b.features)
-        if distance_alone and self._one_factor:
-            # The shares of the axes add up to 1: a distance with one factor for all of them does not depend on who has
-            # which, and the way back through them, a twentieth of the time, would end in rounding errors.
-            pair = pair.unnamed()
-        normalised = None if weight is None else normalise_weight(weight, a.images)
-        terms = self.scorer.distance_terms(pair, a.images, b.images, normalised)
-        return pair, DistanceTerms(terms.parts * self.axis_weights, terms.floor)
+    def _compare(self, a: Encoded, b: Encoded, *, named: bool = True) -> WholePair:
+        return WholePair(self.predictor, self.scorer, self.axis_weights, a, b, named=named)
 
     def _in_tiles(
         self, a: Tensor, b_name: str, b: Tensor | PreparedReference, tile: int, weight: Tensor | None = None
@@ -399,13 +400,32 @@ class RelationalLoss(nn.Module):
             scorer=self.scorer,
             axis_weights=self.axis_weights,
             unit_range=self._in_unit_range,
-            a=a,
-            b=b,
+            a=_as_recorded(a),
+            b=_as_recorded(b),
             weight=None if weight is None else normalise_weight(weight, a, self.axis_weights.dtype),
             tile=tile,
-            recorded=torch.is_grad_enabled(),
         )
+
+
+def _as_recorded(images: Tensor) -> Tensor:
+    """Without a graph where none is recorded: what is computed of them later has no gradient either, and holds none."""
+    return images if torch.is_grad_enabled() else images.detach()
 
 
 def _distance(terms: DistanceTerms) -> Tensor:
     return terms.parts.sum(dim=1) + terms.floor
+
+
+def _score(of_a: WholePair | TiledPair, of_b: WholePair | TiledPair) -> Tensor:
+    """How much nearer a is to a reference than b, from both beside it."""
+    far, near = _distance(of_b.terms()), _distance(of_a.terms())
+    return far - near
+
+
+def _read_digests(loss_fn: RelationalLoss, keys: object) -> None:
+    """After ``load_state_dict``: prepared references of the weights before no longer fit, if others came."""
+    loss_fn._features = digest_of(_in_float32(loss_fn.predictor))
+
+
+def _in_float32(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.float() for name, tensor in module.state_dict().items()}

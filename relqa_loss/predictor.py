@@ -15,7 +15,7 @@ from .displacement import displacement
 from .layers import DifferenceTexture, Encoder, PairBlock, at_least_float32, cut_padding, pad_to_multiple, scaled
 from .local_statistics import STRIDE, local_statistics
 from .relation import AXES, SHIFT_AXES, TONE_AXES
-from .validation import check_pair
+from .validation import check_on, check_pair
 
 VISIBLE_STEP = 2 / 255
 """Even local difference at which a map reaches two thirds of its value: about two 8-bit steps."""
@@ -166,9 +166,12 @@ class DistortionPredictor(nn.Module):
         """
         return self.hint(pair.odd[0])
 
-    def half_resolution_maps(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
-        """Signed maps (B, len(AXES), H' / 2, W' / 2) over the padded picture."""
-        return self.confine(gated(*self.maps_if_present(pair, a, b)), a, b)
+    def gated_maps(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
+        """Signed half-resolution maps (B, len(AXES), H' / 2, W' / 2) of the axes that are there.
+
+        They reach over the padded picture; :meth:`confine` and :meth:`decode` keep them to visible differences.
+        """
+        return gated(*self.maps_if_present(pair, a, b))
 
     def maps_if_present(self, pair: PairFeatures, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """How much there is of each axis if it is there, and the logit of that (:class:`.competition.AxisCompetition`).
@@ -199,11 +202,16 @@ class DistortionPredictor(nn.Module):
         gates = F.avg_pool2d(confining_gates(self._padded(a), self._padded(b)), 2)
         return maps * _gate_of_each_axis(gates)
 
-    def decode(self, pair: PairFeatures, a: Tensor, b: Tensor) -> Tensor:
-        """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood."""
+    def decode(self, gated_maps: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        """Full-resolution signed maps (B, len(AXES), H, W), zero where the images agree in a 5x5 neighbourhood.
+
+        Args:
+            gated_maps: of :meth:`gated_maps`.
+            a: (B, 3, H, W) in [0, 1].
+            b: same shape.
+        """
         height, width = a.shape[-2:]
-        half = gated(*self.maps_if_present(pair, a, b))
-        maps = F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
+        maps = F.interpolate(gated_maps, scale_factor=2.0, mode="bilinear", align_corners=False)
         return cut_padding(maps, height, width) * _gate_of_each_axis(confining_gates(a, b))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
@@ -219,13 +227,14 @@ class DistortionPredictor(nn.Module):
 
         Raises:
             TypeError: not float tensors.
-            ValueError: wrong rank, channels or size, or different shapes or devices.
+            ValueError: wrong rank, channels or size, different shapes or devices, or another device than the networks'.
         """
         check_pair("a", a, "b", b)
+        check_on("a", a, "the predictor", self.hint.weight.device)
         dtype = self.hint.weight.dtype
         a, b = a.to(dtype), b.to(dtype)
         pair = self.relate(a, b, self.encode(a), self.encode(b))
-        return self.decode(pair, a, b)
+        return self.decode(self.gated_maps(pair, a, b), a, b)
 
 
 def weight_of_differences(pixels: Tensor) -> Tensor:

@@ -324,6 +324,6 @@ def _padded_weight(images: Tensor, weight: Tensor | None, padding: tuple[int, in
     if not exporting() and padding == (0, 0):
         return weight
     batch, _, height, width = images.shape
-    mask = images.new_ones((batch, 1, height, width)) if weight is None else weight
+    mask = at_least_float32(images).new_ones((batch, 1, height, width)) if weight is None else weight
     grown = (height + padding[0]) * (width + padding[1])
     return F.pad(mask, (0, padding[1], 0, padding[0])) * (grown / (height * width))

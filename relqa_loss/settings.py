@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from numbers import Real
+from typing import Literal, TypeGuard
 
 import torch
 from torch import Tensor
@@ -38,11 +39,11 @@ def axis_weight_vector(axis_weights: Mapping[str, float] | None) -> Tensor:
     vector = torch.ones(len(AXES), dtype=torch.float32, device="cpu")
     for name, value in (axis_weights or {}).items():
         index = axis_index(name)
-        if not isinstance(value, int | float):
+        if not _is_number(value):
             raise TypeError(f"axis_weights[{name!r}] must be a number, got {value!r}")
         if not 0 <= value < float("inf"):
             raise ValueError(f"axis_weights[{name!r}] must be finite and >= 0, got {value}")
-        vector[index] = value
+        vector[index] = float(value)
     return vector
 
 
@@ -53,8 +54,8 @@ def have_one_factor(axis_weights: Tensor) -> bool:
 
 def range_ends(data_range: float | tuple[float, float]) -> tuple[float, float]:
     """``(low, high)`` of a ``data_range``: a number m stands for (0, m); ValueError unless finite and low < high."""
-    ends = (0, data_range) if isinstance(data_range, int | float) else data_range
-    if isinstance(ends, tuple | list) and len(ends) == 2 and all(isinstance(end, int | float) for end in ends):
+    ends = (0, data_range) if _is_number(data_range) else data_range
+    if isinstance(ends, tuple | list) and len(ends) == 2 and all(_is_number(end) for end in ends):
         low, high = float(ends[0]), float(ends[1])
         if 0 < high - low < float("inf"):
             return low, high
@@ -63,8 +64,15 @@ def range_ends(data_range: float | tuple[float, float]) -> tuple[float, float]:
     )
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether a setting is a real number, of NumPy too; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def normalise_weight(weight: Tensor, images: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Weight map (B, 1, H, W) of mean 1 per image, from (B, 1, H, W) or (B, H, W), in ``dtype`` or that of ``images``.
+    """Weight map (B, 1, H, W) of mean 1 per image, from (B, 1, H, W) or (B, H, W).
+
+    In ``dtype``, or that of ``images``, but float32 at least: small weights and their means are none of half precision.
 
     Raises:
         TypeError: not a tensor.
@@ -78,6 +86,6 @@ def normalise_weight(weight: Tensor, images: Tensor, dtype: torch.dtype | None =
         raise ValueError(f"weight must have shape {wanted}, got {tuple(weight.shape)}")
     if weight.device != images.device:
         raise ValueError(f"weight must be on {images.device} like the images, got {weight.device}")
-    weight = weight.reshape(batch, 1, height, width).to(dtype or images.dtype)
+    weight = weight.reshape(batch, 1, height, width).to(torch.promote_types(dtype or images.dtype, torch.float32))
     mean = weight.mean(dim=(1, 2, 3), keepdim=True)
     return weight / mean.clamp_min(torch.finfo(weight.dtype).tiny)

@@ -108,7 +108,6 @@ class TiledPair:
         weight: (B, 1, H, W) of mean 1 per image, or None.
         tile: side of a tile in pixels; windows are up to twice ``predictor.margin`` larger, for maps
             ``predictor.map_margin``.
-        recorded: whether gradients may be recorded; that is settled when the pair is made, not when maps are asked for.
     """
 
     predictor: DistortionPredictor
@@ -119,7 +118,6 @@ class TiledPair:
     b: Tensor
     weight: Tensor | None
     tile: int
-    recorded: bool
 
     def terms(self) -> DistanceTerms:
         """Distance terms with the axes' factors."""
@@ -166,6 +164,10 @@ class TiledPair:
             raise AssertionError("a picture has at least one tile")
         return whole
 
+    def images(self) -> tuple[Tensor, Tensor]:
+        """Both pictures in [0, 1]."""
+        return self.unit_range(self.a), self.unit_range(self.b)
+
     def _windows(self, margin: int, *images: Tensor) -> Iterator[tuple[Span, Span, tuple[Tensor, ...]]]:
         """Each tile with the windows, ``margin`` larger, of every image (B, C, H, W)."""
         height, width = self.a.shape[-2:]
@@ -176,7 +178,7 @@ class TiledPair:
                 yield rows, columns, tuple(strip[..., columns.window] for strip in strips)
 
     def _records(self) -> bool:
-        return self.recorded and torch.is_grad_enabled() and (self.a.requires_grad or self.b.requires_grad)
+        return torch.is_grad_enabled() and (self.a.requires_grad or self.b.requires_grad)
 
     def _run(self, function: Callable[..., Part], windows: tuple[Tensor, ...]) -> Part:
         if self._records():
@@ -206,7 +208,7 @@ class TiledPair:
     def _judgement(self, rows: Span, columns: Span, a: Tensor, b: Tensor) -> Tensor:
         a, b = self.unit_range(a), self.unit_range(b)
         pair = self._pair(a, b)
-        maps = self.predictor.half_resolution_maps(pair, a, b)
+        maps = self.predictor.confine(self.predictor.gated_maps(pair, a, b), a, b)
         total = torch.zeros((), device=a.device)
         for stride, values in zip(JUDGEMENT_STRIDES, self.scorer.judgements(pair, maps), strict=True):
             added = values[..., rows.cells(stride), columns.cells(stride)].sum(dim=(1, 2, 3))
@@ -215,7 +217,8 @@ class TiledPair:
 
     def _maps(self, rows: Span, columns: Span, a: Tensor, b: Tensor) -> Tensor:
         a, b = self.unit_range(a), self.unit_range(b)
-        return self.predictor.decode(self._pair(a, b), a, b)[..., rows.pixels, columns.pixels]
+        maps = self.predictor.gated_maps(self._pair(a, b), a, b)
+        return self.predictor.decode(maps, a, b)[..., rows.pixels, columns.pixels]
 
     def _cells(self, stride: int) -> int:
         """Cells of the padded picture at ``stride``."""

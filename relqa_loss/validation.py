@@ -63,6 +63,15 @@ def check_pair(a_name: str, a: Tensor, b_name: str, b: Tensor) -> None:
         raise ValueError(f"{a_name} and {b_name} must be on one device, got {a.device} and {b.device}")
 
 
+def check_on(name: str, images: Tensor, owner: str, device: torch.device) -> None:
+    """ValueError unless ``images`` are on the device that ``owner``, something with parameters, computes on."""
+    if images.device != device:
+        raise ValueError(
+            f"{name} must be on {device}, where {owner} is, got {images.device}: move one of them, e.g. with "
+            f".to({str(images.device)!r})"
+        )
+
+
 def check_device(name: str, device: str | torch.device) -> torch.device:
     """The device, if torch finds it here.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -314,6 +315,50 @@ def test_different_shapes_are_refused_and_both_named(loss_fn: RelationalLoss) ->
 def test_different_devices_are_refused_and_both_named(loss_fn: RelationalLoss) -> None:
     with pytest.raises(ValueError, match="pred and ref must be on one device, got cpu and meta"):
         loss_fn(torch.rand(1, 3, 32, 32), torch.rand(1, 3, 32, 32, device="meta"))
+
+
+def test_pictures_on_another_device_than_the_loss_are_named(loss_fn: RelationalLoss) -> None:
+    elsewhere = torch.rand(1, 3, 16, 16, device="meta")
+    for name, call in (
+        ("pred", lambda: loss_fn(elsewhere, elsewhere)),
+        ("a", lambda: loss_fn.relate(elsewhere, elsewhere)),
+        ("ref", lambda: loss_fn.prepare(elsewhere)),
+        ("a", lambda: loss_fn.predictor(elsewhere, elsewhere)),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} must be on cpu, where the \w+ is, got meta: move one"):
+            call()
+
+
+def test_a_half_precision_loss_weighs_and_scales_as_the_whole_one(
+    loss_fn: RelationalLoss, make_loss: LossMaker, make_pair: PairMaker
+) -> None:
+    half = copy.deepcopy(loss_fn).half()
+    a, b = make_pair(1, 32, 48)
+    attention = torch.zeros(1, 1, 32, 48)
+    attention[..., 8:24, 8:24] = 1e-7
+    assert half(a, b, weight=attention) == pytest.approx(float(loss_fn(a, b, weight=attention)), rel=0.02)
+    deep = make_loss(data_range=65535.0).half()
+    assert deep(a * 65535, b * 65535) == pytest.approx(float(loss_fn(a, b)), rel=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loss_that_was_made_in_inference_mode_trains(make_pair: PairMaker) -> None:
+    with torch.inference_mode():
+        made = RelationalLoss(axis_weights={"blur": 2.0})
+    a, b = make_pair(1, 32, 32)
+    made(a.requires_grad_(), b).backward()
+    assert a.grad is not None and a.grad.any()
+
+
+def test_settings_may_be_numbers_of_numpy(loss_fn: RelationalLoss, make_pair: PairMaker) -> None:
+    np = pytest.importorskip("numpy")
+    a, b = make_pair(1, 16, 16)
+    settings = {"data_range": np.float32(255), "axis_weights": {"blur": np.float32(2), "noise": np.int64(1)}}
+    same = RelationalLoss(data_range=255, axis_weights={"blur": 2.0})
+    assert RelationalLoss(**settings)(a * 255, b * 255) == same(a * 255, b * 255)
+    for refused in ({"data_range": True}, {"axis_weights": {"blur": True}}):
+        with pytest.raises((TypeError, ValueError), match="must be a number"):
+            RelationalLoss(**refused)
 
 
 def test_an_axis_weight_that_is_no_number_is_named() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from relqa_loss import RelationalLoss, SpatiallyWeightedLoss
 from relqa_loss.prepared import PreparedReference
@@ -133,6 +133,19 @@ def test_what_does_not_fit_is_one_clear_error(
         loss_fn(pred, prepared, tile=32)
     with pytest.raises(ValueError, match="ref is prepared"):
         loss_fn.relate(pred, ref, prepared, tile=32)
+
+
+def test_weights_that_came_later_want_a_reference_of_their_own(loss_fn: RelationalLoss, make_pair: PairMaker) -> None:
+    changed = copy.deepcopy(loss_fn)
+    a, b = make_pair(1, 16, 16)
+    known = changed.prepare(b)
+    changed.load_state_dict(loss_fn.state_dict())
+    assert changed(a, known) == loss_fn(a, b)
+    nn.ModuleList([changed]).load_state_dict({f"0.{name}": 1.01 * one for name, one in loss_fn.state_dict().items()})
+    with pytest.raises(ValueError, match="ref was prepared for weights"):
+        changed(a, known)
+    assert changed(a, changed.prepare(b)) == changed(a, b)
+    changed.bfloat16().load_state_dict(loss_fn.state_dict())
 
 
 def test_a_is_never_prepared(loss_fn: RelationalLoss, make_pair: PairMaker) -> None:

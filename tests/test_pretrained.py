@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable
@@ -73,6 +74,21 @@ def test_a_cast_loss_saves_the_weights_it_was_loaded_from(
 ) -> None:
     folder = loss_fn64.save_pretrained(tmp_path / "cast")
     assert weights.load(folder).sha256 == weights.load(saved).sha256
+
+
+@pytest.mark.parametrize("how", ["cast", "loaded"])
+def test_weights_that_are_no_longer_those_of_the_card_are_saved_without_its_figures(
+    loss_fn: RelationalLoss, tmp_path: Path, how: str
+) -> None:
+    changed = copy.deepcopy(loss_fn)
+    if how == "cast":
+        changed.bfloat16()
+    else:
+        changed.load_state_dict({name: 1.01 * tensor for name, tensor in loss_fn.state_dict().items()})
+    again = RelationalLoss(changed.save_pretrained(tmp_path / "weights"))
+    assert again.model_card is not None and again.model_card != loss_fn.model_card
+    assert again.card_figure is None
+    assert again.info()["provenance"] == {"altered_from": json.loads(json.dumps(loss_fn.info()))}
 
 
 def test_altered_weights_are_refused(saved: Path) -> None:

@@ -32,7 +32,7 @@ def features(predictor: DistortionPredictor, a: Tensor, b: Tensor) -> PairFeatur
 
 def judged(predictor: DistortionPredictor, scorer: RelationalScorer, a: Tensor, b: Tensor) -> Tensor:
     pair = features(predictor, a, b)
-    return scorer.judge(pair, predictor.half_resolution_maps(pair, a, b))
+    return scorer.judge(pair, predictor.confine(predictor.gated_maps(pair, a, b), a, b))
 
 
 def test_distance_is_parts_and_floor_added_up(

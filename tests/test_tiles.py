@@ -47,7 +47,7 @@ def test_reach_is_as_far_as_the_networks_look_and_no_further(what: str, side: st
     pair = predictor.relate(a, b, predictor.encode(a), predictor.encode(b))
     if what == "maps":
         reach, margin = MAP_REACH, predictor.map_margin
-        total = predictor.decode(pair, a, b)[..., column].sum()
+        total = predictor.decode(predictor.gated_maps(pair, a, b), a, b)[..., column].sum()
     else:
         reach, margin = REACH, predictor.margin
         total = torch.cat([x[..., column // s].flatten() for s, x in zip((4, 8, 16), pair.odd, strict=True)]).sum()
@@ -180,17 +180,6 @@ def test_double_backward_runs_in_tiles(loss_fn: RelationalLoss, make_pair: PairM
         return torch.autograd.grad(slope.square().sum(), a)[0]
 
     assert spread(curvature(16), curvature(None)) < 1e-4
-
-
-def test_maps_keep_the_mode_that_relate_was_called_in(loss_fn: RelationalLoss, make_pair: PairMaker) -> None:
-    a, b = make_pair(1, 32, 48)
-    a.requires_grad_()
-    with torch.no_grad():
-        rel = loss_fn.relate(a, b, tile=16)
-    assert not rel.maps.requires_grad
-    with torch.inference_mode():
-        assert not loss_fn.relate(a, b, tile=16).maps.requires_grad
-    assert loss_fn.relate(a, b, tile=16).maps.requires_grad
 
 
 def test_maps_are_decoded_only_when_asked_for(

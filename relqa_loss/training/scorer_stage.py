@@ -158,7 +158,7 @@ class ScorerObjective(nn.Module):
         with torch.no_grad():
             a, b = images[first], images[second]
             pair = self.predictor.relate(a, b, [f[first] for f in features], [f[second] for f in features])
-            maps = self.predictor.half_resolution_maps(pair, a, b)
+            maps = self.predictor.confine(self.predictor.gated_maps(pair, a, b), a, b)
         score = self.scorer.judge(pair, maps).view_as(batch.better) / JUDGE_SCALE
         gap = (log_distance[second] - log_distance[first]).view_as(score)
         target = torch.where(batch.better.isfinite(), batch.better, torch.sigmoid(gap / VOTES_TEMPERATURE))

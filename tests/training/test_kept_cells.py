@@ -91,7 +91,8 @@ def test_what_is_kept_gives_the_maps_of_the_pairs(recipe: Recipe, photographs: P
         both = batch.weight + batch.unsigned
         seen = F.avg_pool2d(both, 8)
         # Untrained, the competition leaves all cells alike, so that averaging may come before or after it.
-        wanted = F.avg_pool2d(predictor.half_resolution_maps(pair, batch.a, batch.b) * both, 8) / seen.clamp_min(1e-6)
+        half = predictor.confine(predictor.gated_maps(pair, batch.a, batch.b), batch.a, batch.b)
+        wanted = F.avg_pool2d(half * both, 8) / seen.clamp_min(1e-6)
     torch.testing.assert_close(logits, presence, atol=1e-2, rtol=1e-2)
     assert presence.std() > 0.1
     torch.testing.assert_close(maps, wanted, atol=5e-4, rtol=2e-2)

@@ -311,7 +311,8 @@ def test_a_few_steps_on_one_batch_lower_the_loss(recipe: Recipe, photographs: Ph
     losses = []
     for _ in range(25):
         pair = predictor.relate(batch.a, batch.b, predictor.encode(batch.a), predictor.encode(batch.b))
-        loss, _ = loss_of(predictor.half_resolution_maps(pair, batch.a, batch.b), *batch[2:5])
+        maps = predictor.confine(predictor.gated_maps(pair, batch.a, batch.b), batch.a, batch.b)
+        loss, _ = loss_of(maps, *batch[2:5])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
