@@ -13,11 +13,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary sibling, then put it in place in one step: an interruption leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    # Without this the new name can survive a power loss that its contents do not.
-    with temporary.open("rb+") as file:
+    try:
+        write(temporary)
+        _to_disk(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _to_disk(path: Path) -> None:
+    """Without this a new name can survive a power loss that its contents do not."""
+    with path.open("rb+") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 @contextmanager
@@ -38,7 +46,10 @@ def whole_files(folder: Path) -> Iterator[Path]:
         raise OSError(f"cannot write into the folder {folder}: {error.strerror or error}") from error
     with made as scratch:
         yield Path(scratch)
-        for written in sorted(Path(scratch).iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
+        ready = sorted(Path(scratch).iterdir(), key=lambda path: (path.suffix == ".json", path.name))
+        for written in ready:
+            _to_disk(written)
+        for written in ready:
             try:
                 os.replace(written, folder / written.name)
             except OSError as error:

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .files import write_atomically
 from .pixels import decode
 from .validation import MIN_SIDE, MissingExtra
 
@@ -111,6 +113,7 @@ def write_image(path: str | Path, image: Tensor) -> Path:
         The path written.
 
     Raises:
+        TypeError: not a floating dtype: integers have no range here.
         ValueError: unknown ending, or an image of another shape.
         MissingExtra: Pillow is not installed.
     """
@@ -118,20 +121,23 @@ def write_image(path: str | Path, image: Tensor) -> Path:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"cannot write {path.name!r}: the ending must be one of {', '.join(SUFFIXES)}")
+    if not image.is_floating_point():
+        raise TypeError(f"image must be of a floating dtype, in [0, 1], got {image.dtype}")
     if image.ndim == 4 and image.shape[0] == 1:
         image = image[0]
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"image must have shape (3, H, W), got {tuple(image.shape)}")
     picture = image_module.fromarray(to_bytes(image))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() in (".jpg", ".jpeg"):
-        picture.save(path, quality=JPEG_QUALITY, subsampling=0)
-    elif path.suffix.lower() == ".avif":
-        picture.save(path, quality=JPEG_QUALITY, subsampling="4:4:4")
-    elif path.suffix.lower() == ".webp":
-        picture.save(path, lossless=True)
-    else:
-        picture.save(path)
+    suffix = path.suffix.lower()
+    kind = image_module.registered_extensions()[suffix]
+    options: dict[str, Any] = {}
+    if suffix in (".jpg", ".jpeg"):
+        options = {"quality": JPEG_QUALITY, "subsampling": 0}
+    elif suffix == ".avif":
+        options = {"quality": JPEG_QUALITY, "subsampling": "4:4:4"}
+    elif suffix == ".webp":
+        options = {"lossless": True}
+    write_atomically(path, lambda temporary: picture.save(temporary, kind, **options))
     return path
 
 

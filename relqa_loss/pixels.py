@@ -150,7 +150,8 @@ def _shallow(picture: Image.Image, profile: bytes | None) -> Pixels:
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         rgba = picture.convert("RGBA")
         opacity = np.asarray(rgba.getchannel("A")).astype(np.float32)[..., None] / 255.0
-        picture = rgba.convert("RGB")
+        # A profile for grey wants grey, which such a picture is.
+        picture = rgba.convert("L" if mode in ("L", "LA", "La") else "RGB")
     elif mode == "CMYK" and profile is None:
         raise ValueError("pixel format 'CMYK' without a colour profile has no defined colours; convert it to RGB first")
     elif mode not in ("1", "L", "P", "RGB", "YCbCr", "CMYK"):

@@ -111,8 +111,12 @@ class Relation:
         return self.maps.detach().abs().mean(dim=(2, 3))
 
     def dominant(self) -> list[str | None]:
-        """Name of the axis with the strongest map, for each pair; None for equal images (waits for the device)."""
+        """Name of the axis with the strongest map, for each pair (waits for the device).
+
+        None for equal images, and where a map is not finite.
+        """
         strength = self.strength()
+        strength = strength.where(strength.isfinite().all(dim=1, keepdim=True), 0)
         names = [AXES[k] for k in strength.argmax(dim=1).tolist()]
         differs = strength.any(dim=1).tolist()
         return [name if differ else None for name, differ in zip(names, differs, strict=True)]
@@ -163,7 +167,8 @@ class Relation:
         for item in shown:
             words = ", ".join(in_words(axis, direction) for axis, _, direction in strongest(self, 3, item))
             distance = float(self.distance[item].detach())
-            rows += f"<tr><td>{item}</td><td>{distance:.4g}</td><td>{html.escape(words) or 'no difference'}</td></tr>"
+            said = html.escape(words) or ("no difference" if distance == 0 else "no axis stands out")
+            rows += f"<tr><td>{item}</td><td>{distance:.4g}</td><td>{said}</td></tr>"
         rest = self.distance.shape[0] - len(shown)
         more = f"<p>and {rest} more</p>" if rest else ""
         head = "<tr><th>pair</th><th>distance</th><th>a, compared with b</th></tr>"

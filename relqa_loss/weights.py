@@ -105,9 +105,10 @@ def at_revision(name: str | os.PathLike[str], revision: str) -> str:
     """``name@revision`` for a name on the Hub.
 
     Raises:
-        ValueError: ``name`` is a bundled name or a path, which have no revisions, or has one already.
+        ValueError: ``name`` is a bundled name, a path or a folder that is there, which have no revisions, or has one.
     """
-    parsed = hub.HubName.parse(name) if isinstance(name, str) and name not in bundled() else None
+    local = not isinstance(name, str) or name in bundled() or Path(name).is_dir()
+    parsed = None if local else hub.HubName.parse(os.fspath(name))
     if parsed is None or parsed.revision is not None:
         raise ValueError(f"a revision goes with owner/name on the Hub, got {os.fspath(name)!r} and {revision!r}")
     return str(hub.HubName(parsed.repo, revision))

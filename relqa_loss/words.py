@@ -91,7 +91,7 @@ def strongest(relation: Relation, count: int, item: int = 0) -> list[tuple[str, 
     Returns:
         (axis, its part of the distance, direction in [-1, 1]) each, strongest map first; none for equal images.
     """
-    strength = relation.strength()[item]
+    strength = relation.maps[item].detach().abs().mean(dim=(1, 2))
     order = strength.argsort(descending=True)[:count].tolist()
     chosen = [k for k in order if float(strength[k]) > RELEVANT * float(strength.max())]
     if not chosen:

@@ -433,6 +433,16 @@ def test_a_revision_of_something_else_is_refused(hub: FakeHub, name: str | Path)
     assert hub.requests == []
 
 
+def test_a_folder_that_is_there_has_no_revision(
+    hub: FakeHub, repository: Repository, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    RelationalLoss(saved).save_pretrained(NAME)
+    with pytest.raises(ValueError, match="a revision goes with owner/name on the Hub"):
+        RelationalLoss.from_pretrained(NAME, revision="v2")
+    assert hub.requests == []
+
+
 def test_a_folder_wins_over_the_hub_and_a_path_is_never_a_name_there(
     hub: FakeHub, repository: Repository, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

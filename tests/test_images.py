@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,23 @@ def test_write_clamps_and_takes_a_batch_of_one(tmp_path):
 def test_write_names_a_wrong_shape(tmp_path, shape):
     with pytest.raises(ValueError, match=r"\(3, H, W\)"):
         write_image(tmp_path / "a.png", torch.zeros(shape))
+
+
+def test_write_refuses_integers_and_leaves_the_old_file_if_it_fails(tmp_path, monkeypatch):
+    path = write_image(tmp_path / "a.png", torch.full((3, 16, 16), 0.5))
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match=r"image must be of a floating dtype, in \[0, 1\], got torch.uint8"):
+        write_image(path, torch.full((3, 16, 16), 128, dtype=torch.uint8))
+
+    def fail(picture, file, *_, **__):
+        Path(file).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_image(path, torch.zeros(3, 16, 16))
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_write_names_an_unknown_ending(tmp_path):

@@ -171,6 +171,17 @@ def test_grey_takes_a_grey_profile_and_one_of_colour(tmp_path):
         assert (back - wanted).abs().max() < 2.5 / 255 and (back[0] - back[2]).abs().max() <= 1.01 / 255
 
 
+def test_transparent_grey_takes_a_grey_profile(tmp_path):
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    wanted = torch.from_numpy(srgb_of_linear((grey / 255.0) ** 1.8)).float()
+    opaque = np.full_like(grey, 255)
+    opaque[:, 8:] = 0
+    Image.fromarray(np.stack([grey, opaque], axis=-1), "LA").save(tmp_path / "a.png", icc_profile=grey_profile(1.8))
+    back = read_image(tmp_path / "a.png")
+    assert (back[:, :, :8] - wanted[:, :8]).abs().max() < 2.5 / 255
+    assert (back[:, :, 8:] == 1).all()
+
+
 def test_cmyk_with_a_profile_is_read(tmp_path):
     inks = np.zeros((16, 32, 4), dtype=np.uint8)
     inks[:, 16:, 3] = 255
