@@ -18,14 +18,18 @@ def tensors_digest(module: nn.Module) -> str:
     return digest_of(module.state_dict())
 
 
-def distance_digest(predictor: DistortionPredictor, scorer: RelationalScorer) -> str:
-    """sha256 over what the distance of a pair depends on, and its gradient.
+def distance_digest(
+    predictor: DistortionPredictor, scorer: RelationalScorer, axis_weights: Tensor | None = None
+) -> str:
+    """sha256 over what the distance of a pair depends on, and its gradient; None stands for axis weights of 1.
 
     Two weights of equal digest measure the same distance, bit for bit, with one version of this package and in one
     floating-point type, whatever their maps and judgements say.
     """
     tensors = {f"predictor.{name}": one for name, one in without_parts(predictor, predictor.map_making()).items()}
     tensors |= {f"scorer.{name}": one for name, one in without_parts(scorer, scorer.judging()).items()}
+    if axis_weights is not None and not bool((axis_weights == 1).all()):
+        tensors["axis_weights"] = axis_weights
     return digest_of(tensors, json.dumps(scorer.config, sort_keys=True).encode())  # its constants are no tensors
 
 

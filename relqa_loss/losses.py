@@ -96,7 +96,7 @@ class RelationalLoss(nn.Module):
         self.scorer = weights_module.build(
             RelationalScorer, loaded.config["scorer"], loaded.scorer, weights_module.SCORER_FILE
         )
-        self._distance = distance_digest(self.predictor, self.scorer)  # of the weights as they were read
+        self._distance = distance_digest(self.predictor, self.scorer, self.axis_weights)
         self._loaded = self._digests()
         self._features = self._loaded[0]  # what prepared references depend on: of the weights as they are now
 
@@ -274,9 +274,9 @@ class RelationalLoss(nn.Module):
         Returns:
             ``weights``: as passed to the constructor. ``revision``: the commit on the Hub they were loaded from; None
             for bundled weights and folders. ``files``: sha256 of each weights file, verified. ``distance``: sha256 of
-            what distances depend on (:func:`.digests.distance_digest`), as it was loaded: two weights that differ in
-            ``files`` alone give other maps or judgements, and the same distances. ``provenance``: what the training
-            recorded.
+            what distances depend on (:func:`.digests.distance_digest`), axis weights included, as it was loaded: two
+            losses that differ in ``files`` alone give other maps or judgements, and the same distances.
+            ``provenance``: what the training recorded.
         """
         return {
             "weights": self.weights_name,

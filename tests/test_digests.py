@@ -47,6 +47,14 @@ def test_a_loss_tells_the_distance_of_its_weights_whatever_it_is_cast_to(dtype: 
     assert copy.deepcopy(loss.to(dtype)).info()["distance"] == told
 
 
+def test_axis_weights_are_part_of_the_distance() -> None:
+    plain, same = RelationalLoss(), RelationalLoss(axis_weights={"blur": 1.0})
+    steered = [RelationalLoss(axis_weights={"blur": factor}) for factor in (2.0, 3.0)]
+    told = [loss.info()["distance"] for loss in (plain, same, *steered)]
+    assert told[0] == told[1]
+    assert len(set(told)) == 3
+
+
 def test_constants_of_the_distance_are_no_tensors_and_count(networks) -> None:
     predictor, scorer = networks
     other = RelationalScorer(masking_contrast=0.2)

@@ -20,6 +20,7 @@ from relqa_loss.distortions import recipe_file
 from relqa_loss.evaluation import document, document_descent
 from relqa_loss.images import read_image
 from relqa_loss.markdown import fill, marks, table
+from relqa_loss.restoration.restorers import BY_MAPS
 from relqa_loss.training.recipe_toml import load_parts
 
 pytest.importorskip("PIL")
@@ -76,8 +77,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
         from relqa_loss.evaluation.mos_mapping import MOSMapping
 
         distances = torch.linspace(0.0, 2.0, 12)
-        sha256 = RelationalLoss().info()["files"]
-        MOSMapping.fit(distances, 5 - 2 * distances, dataset="made up", weights_sha256=sha256).save("live.json")
+        sha256 = RelationalLoss().info()["distance"]
+        MOSMapping.fit(distances, 5 - 2 * distances, dataset="made up", distance_sha256=sha256).save("live.json")
     run_python(page, names_of_pages)
 
 
@@ -242,7 +243,7 @@ def test_every_figure_that_is_short_is_in_the_summary(results) -> None:
 
 
 def test_all_documents_are_written_or_none(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(document, "parts", lambda results: {"summary": "new"})
+    monkeypatch.setattr(document, "parts", lambda results, human: {"summary": "new"})
     begin, end = marks("summary", document.COMMAND)
     for name in ("a.md", "b.md"):
         (tmp_path / name).write_text(f"{begin}\nold\n{end}\n", encoding="utf-8")
@@ -259,7 +260,7 @@ def test_all_documents_are_written_or_none(tmp_path, monkeypatch) -> None:
     assert main(["benchmark", "document", *paths, *results]) != 0
     assert all("old" in Path(path).read_text() for path in paths)
     monkeypatch.undo()
-    monkeypatch.setattr(document, "parts", lambda results: {"summary": "new"})
+    monkeypatch.setattr(document, "parts", lambda results, human: {"summary": "new"})
     assert main(["benchmark", "document", *paths, *results]) == 0
     assert all("new" in Path(path).read_text() for path in paths)
 
@@ -296,13 +297,34 @@ def test_a_goal_that_is_missed_is_in_the_summary(results) -> None:
         told = figures | {"goal": goal, "against": against}
         changed = report | {"tasks": {task: told}, "distance_sha256": engine["distance_sha256"]}
         text = document.summary(results | {"restoration": changed})
-        (line,) = [line for line in text.splitlines() if f"RelationalLoss, {task}, " in line]
+        (line,) = [line for line in text.splitlines() if f"RelationalLoss, {task} (" in line]
         wanted = (
-            "beside L1 better by 1, worse by 2, unknown by 1; beside L1 + MS-SSIM worse by 4; 0.35 dB PSNR lost to L1"
+            "against L1 better by 1 judge, worse by 2, unknown by 1; against L1 + MS-SSIM worse by 4 judges; "
+            "0.35 dB PSNR lost to L1"
         )
         assert wanted in line
         assert ("Short of its goal" in line) is not reached
         assert f"Goal: {'reached' if reached else 'short'};" in document.restoration(changed, engine)
+
+
+def test_agreement_with_people_is_told_where_it_was_measured_of_these_weights(results) -> None:
+    metric = {"name": "RelationalLoss", "spearman": {"value": 0.87, "low": 0.85, "high": 0.89}}
+    report = {
+        "weights": {"files": results["engine"]["weights_sha256"]},
+        "setup": {"title": "TID2013", "pairs": 3000},
+        "metrics": [metric],
+    }
+    told = "With people on TID2013 (3000 pairs): 0.870 [0.850, 0.890]."
+    parts = document.parts(results, [report])
+    assert told in parts["summary"] and told in parts["engine"]
+    assert "has not been measured" not in parts["summary"]
+    parts = document.parts(results, [report | {"weights": {"files": {}}}])
+    assert told not in parts["summary"] and "has not been measured" in parts["summary"]
+
+
+def test_restorers_by_maps_are_known_by_their_name(results) -> None:
+    assert document.BY_MAPS == BY_MAPS
+    assert f"against {BY_MAPS} " in document.summary(results)
 
 
 def test_psnr_is_shown_in_db_and_verdicts_stand_beside_the_rivals(results) -> None:

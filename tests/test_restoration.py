@@ -266,6 +266,24 @@ def test_a_loss_that_is_left_out_needs_no_share(
     assert f"{name} left out" in capsys.readouterr().err
 
 
+def test_photographs_that_are_too_small_to_judge_on_are_named(
+    capsys: pytest.CaptureFixture[str], make_photos: Callable[..., Tensor], tmp_path: Path
+) -> None:
+    for index, photo in enumerate(make_photos(2, 48, 56)):
+        write_image(tmp_path / "photos" / f"{index}.png", photo)
+    write_image(tmp_path / "photos" / "small.png", torch.rand(3, 40, 24))
+    arguments = [
+        "--data", tmp_path / "photos", "--test", tmp_path / "photos", "--out", tmp_path / "runs", "--tasks", "denoise",
+        "--losses", L1, "--seeds", 0, "--start-steps", 1, "--steps", 1, "--judges", "psnr", "--crop", 32,
+        "--batch", 1, "--json", tmp_path / "out.json", "--test-crop",
+    ]  # fmt: skip
+    assert main(["benchmark", "restoration", *map(str, arguments), "32"]) == 0
+    assert "skipped small.png: smaller than --test-crop, 32 pixels" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out.json").read_text())["photographs"] == 2
+    assert main(["benchmark", "restoration", *map(str, arguments), "50"]) == 1
+    assert "--test has no photograph of at least 50 pixels (--test-crop)" in capsys.readouterr().err
+
+
 def test_command_prints_tables_and_a_figure(
     capsys: pytest.CaptureFixture[str], make_photos: Callable[..., Tensor], tmp_path: Path
 ) -> None:

@@ -148,7 +148,9 @@ def run_document(args: argparse.Namespace) -> int:
     from ..evaluation import document
     from ..markdown import fill
 
-    parts = document.parts({stem: read_json(args.results / f"{stem}.json") for stem in document.RESULTS})
+    results = {stem: read_json(args.results / f"{stem}.json") for stem in document.RESULTS}
+    human = [_report(path, "human", "weights") for path in sorted(args.results.glob(document.HUMAN))]
+    parts = document.parts(results, human)
     texts = {path: fill(path.read_text(encoding="utf-8"), parts, document.COMMAND) for path in args.files}
     with ExitStack() as folders:
         # All of them are written before the first one takes its place.

@@ -80,7 +80,14 @@ def _judges(args: argparse.Namespace) -> tuple[RelationalLoss, list[Judge], dict
     for name, reason in missing.items():
         note(f"left out: {name}, {reason}")
     info = loss.info()
-    return loss, judges, {"missing": missing, "weights": {"name": info["weights"], "files": info["files"]}}
+    return (
+        loss,
+        judges,
+        {
+            "missing": missing,
+            "weights": {"name": info["weights"], "files": info["files"], "distance": info["distance"]},
+        },
+    )
 
 
 def _rated(args: argparse.Namespace) -> None:
@@ -105,7 +112,7 @@ def _rated(args: argparse.Namespace) -> None:
             [pair.score for pair in dataset.pairs],
             dataset=dataset.title,
             scale=dataset.scale,
-            weights_sha256=loss.info()["files"],
+            distance_sha256=loss.info()["distance"],
         )
         note(f"written: {mapping.save(args.save_mapping)}")
 

@@ -160,8 +160,15 @@ def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[st
     loss_fn = RelationalLoss(args.weights)
     training = load_photographs(args.data, 0.0, plan.crop)
     folder = read_folder(args.test, args.limit)
-    note_skipped([*training.skipped, *folder.skipped])
-    tests = [central_crop(image, args.test_crop) for image in folder.images]
+    small = [
+        (name, f"smaller than --test-crop, {args.test_crop} pixels")
+        for name, image in zip(folder.names, folder.images, strict=True)
+        if min(image.shape[1:]) < args.test_crop
+    ]
+    note_skipped([*training.skipped, *folder.skipped, *small])
+    tests = [central_crop(image, args.test_crop) for image in folder.images if min(image.shape[1:]) >= args.test_crop]
+    if not tests:
+        raise ValueError(f"--test has no photograph of at least {args.test_crop} pixels (--test-crop): {args.test}")
     info = loss_fn.info()
     return Setup(
         plan, shares, tasks, found, judges, training.training, tests, loss_fn, training.digest, info["files"],

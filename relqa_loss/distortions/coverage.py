@@ -48,7 +48,7 @@ TID2013: tuple[DistortionType, ...] = _types(
     ("multiplicative Gaussian noise", ("speckle_noise", "shot_noise"), ""),
     ("comfort noise", ("comfort_noise",), "noise in place of texture, without the database's codec around it"),
     ("lossy compression of noisy images", ("noisy_jpeg",), "JPEG takes the place of the database's DCT coder"),
-    ("colour quantisation with dither", ("dither", "palette"), ""),
+    ("colour quantisation with dither", ("dither",), ""),
     ("chromatic aberrations", ("chromatic_aberration", "channel_shift"), ""),
     ("sparse sampling and reconstruction", ("sparse_sampling",), "another reconstruction than the database's"),
 )

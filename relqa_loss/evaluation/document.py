@@ -8,13 +8,16 @@ from ..markdown import table
 from . import card_sections, document_descent
 from .document_remarks import Report, remark_of_both, same_distance
 from .human_distances import OURS
-from .jury_figures import JURY, PANEL_CONSENSUS
+from .jury_figures import JURY
 from .speed import OURS as LOSS_KEY
 from .speed import TARGETS as SPEED_TARGETS
 from .targets import LINE_TARGETS, RECOVERY_TARGETS, SHORT, Verdict, percent, verdicts
 
 COMMAND = "relqa benchmark document"
 """What makes :func:`parts`, as the documentation names it."""
+
+BY_MAPS = "L1 by maps"
+"""What ``relqa benchmark restoration`` calls L1 that is weighted by the maps."""
 
 RESULTS = (
     "engine",
@@ -39,24 +42,30 @@ RESULTS = (
 """Stems of the JSON files that the parts are made of; what made each stands in ``benchmarks/README.md``."""
 
 
-def parts(results: Mapping[str, Report]) -> dict[str, str]:
+HUMAN = "human-*.json"
+"""Names of the JSON of ``relqa benchmark human`` beside these, where there is any."""
+
+
+def parts(results: Mapping[str, Report], human: Sequence[Report] = ()) -> dict[str, str]:
     """The parts of the documentation by name; see :func:`relqa_loss.markdown.fill`.
 
     Args:
         results: one report for each stem of ``RESULTS``.
+        human: agreement with people, by data set; what is of other weights than the engine figures is left out.
 
     Raises:
         KeyError: a report is missing or lacks a figure.
     """
     engine = results["engine"]
     jury = results["jury"] if same_distance(results["jury"]["setup"], engine) else None
+    human = [report for report in human if report["weights"]["files"] == engine["weights_sha256"]]
     return {
-        "summary": summary(results),
+        "summary": summary(results, human),
         "engine": "\n".join(
             [
                 card_sections.figures(engine),
                 card_sections.held_out(results["held-out"], engine["weights_sha256"]),
-                card_sections.agreement(engine, jury, []),
+                card_sections.agreement(engine, jury, human),
                 card_sections.without_opinion_constants(engine, results["no-opinion"]),
                 card_sections.cannot_see(engine),
             ]
@@ -78,7 +87,7 @@ def parts(results: Mapping[str, Report]) -> dict[str, str]:
     }
 
 
-def summary(results: Mapping[str, Report]) -> str:
+def summary(results: Mapping[str, Report], human: Sequence[Report] = ()) -> str:
     """A few lines for readers in a hurry: what is reached, and what is short of its target."""
     engine, jury, contenders = results["engine"], results["jury"], results["speed"]["contenders"]
     found = {one.target.figure.path: one for one in verdicts(engine)}
@@ -110,20 +119,21 @@ def summary(results: Mapping[str, Report]) -> str:
     if same_distance(jury["setup"], engine):
         pooled = jury["spearman"]["pooled"][JURY]
         lines.append(
-            f"- Agreement with a jury of human-calibrated metrics {pooled[OURS]['value']:.3f} (Spearman); the panel of "
-            f"closed-form metrics that training leans on reaches {pooled[PANEL_CONSENSUS]['value']:.3f}. Agreement "
-            "with people has not been measured."
+            f"- Agreement with a jury of human-calibrated metrics {pooled[OURS]['value']:.3f} (Spearman). "
+            f"{card_sections.others_by_the_jury(jury)} of closed-form metrics that training leans on."
         )
+    lines += [card_sections.people(report) for report in human] or ["- Agreement with people has not been measured."]
     for stem in ("restoration", "restoration-others"):
         report = results[stem]
         for task, figures in report["tasks"].items():
             goal = figures["goal"]
             if same_distance(report, engine) and goal["reached"] is not None:
                 verdict = "" if goal["reached"] else " **Short of its goal.**"
-                judges, seeds = list(report["judges"]), len(report["seeds"])
+                judges, seeds, plan = list(report["judges"]), len(report["seeds"]), report["plan"]
                 lines.append(
-                    f"- Small restorers with L1 + {OURS}, {task}, {seeds} {'seed' if seeds == 1 else 'seeds'}, by "
-                    f"{', '.join(judges)}: {_held(figures, judges)}.{verdict}"
+                    f"- Small restorers with L1 + {OURS}, {task} ({plan['start_steps']} steps with L1, then "
+                    f"{plan['steps']} with both; {seeds} {'seed' if seeds == 1 else 'seeds'}, {report['photographs']} "
+                    f"photographs; judged by {', '.join(judges)}): {_held(figures, judges, BY_MAPS)}.{verdict}"
                 )
     chosen = results["selection"]
     if same_distance(chosen, engine):
@@ -132,8 +142,8 @@ def summary(results: Mapping[str, Report]) -> str:
             f"{name} in {percent(one['value'])} (ours: {one['verdict']})" for name, one in sides.items() if name != OURS
         )
         lines.append(
-            f"- Of two checkpoints {OURS} picks the one that a jury prefers in {percent(sides[OURS]['value'])}; "
-            f"{others}."
+            f"- Of two checkpoints of such restorers, {_trained_with_ours(chosen)}, {OURS} picks the one that a jury "
+            f"of metrics prefers in {percent(sides[OURS]['value'])}; {others}."
         )
     lines.append(
         f"- Forward and backward pass at {_shape(setup['shape'])}, {setup['precision']}, {setup['threads']} CPU "
@@ -190,17 +200,26 @@ def _plan(report: Report) -> str:
     )
 
 
-def _held(figures: Report, judges: Sequence[str]) -> str:
-    """By how many judges ours is better, worse or ties beside each rival, and the PSNR it costs."""
+def _held(figures: Report, judges: Sequence[str], *further: str) -> str:
+    """By how many judges ours is better, worse or ties, compared with each rival and ``further``; the PSNR it costs."""
     goal = figures["goal"]
     told = []
-    for name in goal["better_or_tie"]:
+    for name in (*goal["better_or_tie"], *(name for name in further if name in figures["against"])):
         verdicts_of = [figures["against"][name][judge]["verdict"] for judge in judges]
         words = {"better": "better by", "worse": "worse by", "tie": "tied by", "unknown": "unknown by"}
-        counts = [f"{text} {verdicts_of.count(word)}" for word, text in words.items() if word in verdicts_of]
-        told.append(f"beside {name} {', '.join(counts)}")
+        counts = [(text, verdicts_of.count(word)) for word, text in words.items() if word in verdicts_of]
+        (verdict, count), *others = counts
+        first = f"{verdict} {count} {'judge' if count == 1 else 'judges'}"
+        told.append(f"against {name} {', '.join([first, *(f'{text} {number}' for text, number in others)])}")
     lost = goal["psnr_lost_db"]
     return f"{'; '.join(told)}; {abs(lost):.2f} dB PSNR {'lost to' if lost > 0 else 'gained over'} L1"
+
+
+def _trained_with_ours(report: Report) -> str:
+    """How many of a study's checkpoints owe to the loss that then chooses among them."""
+    names = [name for run in report["checkpoints"].values() for name in run]
+    ours = sum(OURS in name or name.startswith(BY_MAPS) for name in names)
+    return f"{ours} of {len(names)} trained with {OURS} or by its maps"
 
 
 def selection(report: Report, engine: Report) -> str:
@@ -218,7 +237,8 @@ def selection(report: Report, engine: Report) -> str:
     header = ("chosen by", "sides with the jury", f"{OURS} is", "where the jury is unanimous", "its pick beats")
     return (
         f"{report['pairs']} choices between two checkpoints of one task and seed, of the start and of all losses "
-        f"({'; '.join(f'{run}: {len(names)}' for run, names in report['checkpoints'].items())}), made on one half of "
+        f"({'; '.join(f'{run}: {len(names)}' for run, names in report['checkpoints'].items())}; "
+        f"{_trained_with_ours(report)}), made on one half of "
         f"{report['photographs']} photographs and judged on the other by {', '.join(report['jury'])}, who are "
         f"unanimous in {100 * report['unanimous']:.0f} %. {_plan(report)}{remark_of_both(report, engine)}.\n\n"
         f"{table(header, rows)}\n\n"

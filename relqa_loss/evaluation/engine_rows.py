@@ -154,7 +154,7 @@ def _over_axes(values: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def _following(severity: Sequence[float], strength: Sequence[float]) -> float | None:
-    """Spearman of what maps show with what is there: 0 for a map that never moves, None if there is nothing to follow."""
+    """Spearman of what maps show with what is there: 0 where they never move, None if there is nothing to follow."""
     found = _known(spearman(severity, strength))
     return 0.0 if found is None and np.ptp(severity or [0.0]) > 0 else found
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from .logistic import Parameters, direction, fit_monotone, slope
 from .statistics import spearman
 
-FORMAT = "relqa_loss MOS mapping 1"
+FORMAT = "relqa_loss MOS mapping 2"
 """First entry of the file."""
 
 
@@ -44,7 +44,7 @@ class MOSMapping:
         pearson: linear correlation of mapped distances and scores in the fit, > 0.
         spearman: rank correlation of distances and scores in the fit, with its sign.
         rmse: root mean square error of the fit, in units of the scores.
-        weights_sha256: name of each weights file -> its sha256; empty if unknown.
+        distance_sha256: of what the distances depended on, ``RelationalLoss.info()["distance"]``; "" if unknown.
 
     Raises:
         ValueError: parameters or ranges that are not finite or not ordered, a mapping that is not monotone over
@@ -61,7 +61,7 @@ class MOSMapping:
     pearson: float
     spearman: float
     rmse: float
-    weights_sha256: Mapping[str, str]
+    distance_sha256: str
 
     def __post_init__(self) -> None:
         for name, values, count in (
@@ -90,7 +90,7 @@ class MOSMapping:
         *,
         dataset: str,
         scale: str = "",
-        weights_sha256: Mapping[str, str] | None = None,
+        distance_sha256: str = "",
     ) -> MOSMapping:
         """Least-squares fit; where all five parameters make a curve that turns, the best one with b4 = 0.
 
@@ -99,7 +99,7 @@ class MOSMapping:
             scores: as many opinion scores; their direction is found and kept.
             dataset: what they come from.
             scale: what the scores are.
-            weights_sha256: name of each weights file -> sha256, as ``RelationalLoss.info()["files"]``.
+            distance_sha256: ``RelationalLoss.info()["distance"]`` of the loss whose distances they are.
 
         Raises:
             ValueError: values that cannot be fitted, or no monotone mapping.
@@ -119,7 +119,7 @@ class MOSMapping:
             pearson=fit.pearson,
             spearman=spearman(x, y),
             rmse=fit.rmse,
-            weights_sha256=dict(weights_sha256 or {}),
+            distance_sha256=distance_sha256,
         )
 
     def __call__(self, distance: Tensor) -> Tensor:
@@ -151,17 +151,17 @@ class MOSMapping:
         return path
 
     @classmethod
-    def load(cls, path: str | Path, *, weights_sha256: Mapping[str, str] | None = None) -> MOSMapping:
+    def load(cls, path: str | Path, *, distance_sha256: str | None = None) -> MOSMapping:
         """Read a mapping and check it.
 
         Args:
             path: a file that :meth:`save` wrote.
-            weights_sha256: ``RelationalLoss.info()["files"]`` of the loss whose distances are to be mapped; None skips
-                the check.
+            distance_sha256: ``RelationalLoss.info()["distance"]`` of the loss whose distances are to be mapped, which
+                changes with its weights and with its axis weights; None skips the check.
 
         Raises:
             ValueError: no such file, not a mapping, entries that are missing, of another type or contradict one
-                another, or other weights than those it was fitted with.
+                another, or another distance than the one it was fitted with.
         """
         path = Path(path)
         try:
@@ -174,10 +174,10 @@ class MOSMapping:
             mapping = cls(**{field.name: _entry(content, field.name) for field in fields(cls)})
         except ValueError as error:
             raise ValueError(f"MOS mapping {path}: {error}") from error
-        if weights_sha256 is not None and dict(weights_sha256) != dict(mapping.weights_sha256):
+        if distance_sha256 not in (None, mapping.distance_sha256):
             raise ValueError(
-                f"MOS mapping {path} was fitted with other weights: {_digests(mapping.weights_sha256)}, "
-                f"not {_digests(weights_sha256)}"
+                f"MOS mapping {path} was fitted with another distance, of other weights or axis weights: "
+                f"{mapping.distance_sha256[:12] or 'an unknown one'}, not {distance_sha256[:12]}"
             )
         return mapping
 
@@ -185,7 +185,7 @@ class MOSMapping:
 _NUMBERS = {"pearson", "spearman", "rmse"}
 _TUPLES = {"parameters", "distances", "scores"}
 _WHOLE = {"direction", "pairs"}
-_TEXTS = {"dataset", "scale"}
+_TEXTS = {"dataset", "scale", "distance_sha256"}
 
 
 def _entry(content: Mapping[str, Any], name: str) -> Any:
@@ -201,14 +201,8 @@ def _entry(content: Mapping[str, Any], name: str) -> Any:
         return value
     if name in _TEXTS and isinstance(value, str):
         return value
-    if name == "weights_sha256" and isinstance(value, dict) and all(isinstance(item, str) for item in value.values()):
-        return value
     raise ValueError(f"the entry {name!r} has another type: {value!r}")
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _digests(files: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(files.items())) or "unknown ones"

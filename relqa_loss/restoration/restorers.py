@@ -192,7 +192,7 @@ class Plan:
         steps: with each loss.
         batch: crops a step.
         crop: their side in pixels, even; MS-SSIM needs at least 161.
-        learning_rate: at the beginning of each half cosine.
+        learning_rate: where the half cosine of the start begins; that of every loss after it begins at half of it.
         share: norm of a term's gradient beside that of L1, at the start; :func:`train` takes another for single losses.
             Steered losses are multiplied by what ``L1 + RelationalLoss`` is: what they differ by is the axis weight, or
             a term more, of ``MAP_SHARE``.

@@ -143,7 +143,9 @@ def test_the_lowest_axis_is_reported_beside_the_mean(truth):
 
 def test_severity_is_what_was_laid_down_and_the_nominal_one_stands_beside_it():
     noise = AXES.index("noise")
-    row = Row(severity=[0.3, 0.5, 0.7, 0.9], laid_down={noise: [0.1, 0.5, 0.2, 0.9]}, strength={noise: [0.2, 0.6, 0.3, 0.8]})
+    row = Row(
+        severity=[0.3, 0.5, 0.7, 0.9], laid_down={noise: [0.1, 0.5, 0.2, 0.9]}, strength={noise: [0.2, 0.6, 0.3, 0.8]}
+    )
     result = summary([GRAIN], {"grain": row})
     assert result["severity_spearman"]["noise"] == 1.0
     assert result["nominal_severity_spearman"]["noise"] == pytest.approx(0.8)

@@ -302,7 +302,7 @@ def test_the_command_prints_writes_and_maps(tmp_path, capsys):
     report = json.loads(out.read_text())
     assert [one["name"] for one in report["metrics"]] == [OURS]
     assert report["metrics"][0]["trained_on"] == "" and report["metrics"][0]["spearman"]["value"] > 0.5
-    kept = MOSMapping.load(mapping, weights_sha256=report["weights"]["files"])
+    kept = MOSMapping.load(mapping, distance_sha256=report["weights"]["distance"])
     assert kept.dataset == "KADID-10k" and kept.direction == -1 and kept.pairs == 24
     assert len(cache.read_text().splitlines()) == 24
     assert run(*common) == 0

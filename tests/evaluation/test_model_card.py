@@ -76,8 +76,8 @@ def test_the_card_shows_what_a_panel_without_opinion_constants_teaches(
     other["panel_agreement"] = {**evaluation["panel_agreement"], "value": 0.5, "low": 0.4, "high": 0.6}
     card = model_card("mine", provenance, evaluation, no_opinion=other)
     section = card.partition("## Without constants")[2].partition("\n## ")[0]
-    assert "| Unanchored accuracy | >= 93.0 % | 98.2 % | 43.2 % |" in section
-    assert "| Agreement with the panel | | 0.973 [0.964, 0.979] | 0.500 [0.400, 0.600] |" in section
+    assert "| Unanchored accuracy | >= 93.0 % | 98.2 % | reached | 43.2 % | short |" in section
+    assert "| Agreement with the panel | | 0.973 [0.964, 0.979] | | 0.500 [0.400, 0.600] | |" in section
     assert "`ssim`, `colour_difference`" in section and "`mdsi`" not in section
     assert "Axis accuracy" not in section  # the scorer has no part in it
     assert "## Without constants" not in model_card("mine", provenance, evaluation)
@@ -155,10 +155,17 @@ def test_agreement_is_stated_as_reported(provenance: dict[str, Any], evaluation:
     evaluation["panel_agreement"] = {"value": 0.951, "low": 0.94, "high": 0.96, "members": ["gmsd"], "pictures": 480}
     free = {"value": 0.9, "low": 0.88, "high": 0.92, "members": ["ssim"], "pictures": 480}
     evaluation["panel_agreement_without_opinion_constants"] = free
-    ours = {"value": 0.812, "low": 0.79, "high": 0.83}
+    ours = {"value": 0.812, "low": 0.79, "high": 0.83, "verdict": "tie"}
+    others = {
+        "panel": ours | {"value": 0.8, "verdict": "worse"},
+        "cvvdp": ours,
+        "ssim": ours | {"verdict": "better"},
+        "panel/ssim": ours | {"value": 0.811},
+        "ms_ssim": ours | {"value": 0.809},
+    }
     jury = {
         "jury": ["cvvdp"],
-        "spearman": {"pooled": {"jury": {"RelationalLoss": ours, "panel": ours | {"value": 0.8}}}},
+        "spearman": {"pooled": {"jury": {"RelationalLoss": ours, **others}}},
         "setup": {"photographs": ["a", "b"], "pictures": 30},
     }
     human = {
@@ -169,6 +176,10 @@ def test_agreement_is_stated_as_reported(provenance: dict[str, Any], evaluation:
     assert "(`gmsd`): 0.951 [0.940, 0.960] over 480 pictures" in card
     assert "(`ssim`): 0.900 [0.880, 0.920]" in card
     assert "(`cvvdp`), not people, that took no part in training: 0.812 [0.790, 0.830]; the panel itself 0.800" in card
+    wanted = (
+        "agrees more than ssim; as well as ssim (at the panel's scale) 0.811, ms_ssim 0.809; less than the whole panel"
+    )
+    assert f"{wanted} 0.800." in card
     assert "people on TID2013 (3000 pairs): 0.700 [0.790, 0.830]" in card
 
 

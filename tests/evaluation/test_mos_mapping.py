@@ -13,7 +13,7 @@ from relqa_loss.evaluation.mos_mapping import MOSMapping
 from relqa_loss.images import MissingExtra
 
 TRUE = (-4.0, 1.7, 2.1, -0.1, 5.0)
-FILES = {"predictor.safetensors": "ab" * 32, "scorer.safetensors": "cd" * 32}
+DIGEST = "ab" * 32
 
 
 def noisy(count: int = 400, noise: float = 0.25, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +24,7 @@ def noisy(count: int = 400, noise: float = 0.25, seed: int = 0) -> tuple[np.ndar
 
 def fitted(**settings) -> MOSMapping:
     x, y = noisy()
-    return MOSMapping.fit(x, y, dataset="made up", scale="1 to 9", weights_sha256=FILES, **settings)
+    return MOSMapping.fit(x, y, dataset="made up", scale="1 to 9", distance_sha256=DIGEST, **settings)
 
 
 def test_the_curve_is_the_published_formula():
@@ -107,7 +107,7 @@ def test_a_mapping_says_what_it_was_fitted_on():
     assert mapping.distances == (x.min(), x.max()) and mapping.scores == (y.min(), y.max())
     assert mapping.direction == -1 and mapping.pairs == 400
     assert mapping.pearson > 0.95 and mapping.spearman < -0.9 and 0.2 < mapping.rmse < 0.3
-    assert mapping.weights_sha256 == FILES
+    assert mapping.distance_sha256 == DIGEST
     with pytest.raises(dataclasses.FrozenInstanceError):
         mapping.pairs = 3
 
@@ -148,7 +148,7 @@ def test_whole_numbers_are_refused():
 def test_save_and_load(tmp_path):
     mapping = fitted()
     path = mapping.save(tmp_path / "deep" / "mapping.json")
-    assert MOSMapping.load(path) == mapping == MOSMapping.load(path, weights_sha256=FILES)
+    assert MOSMapping.load(path) == mapping == MOSMapping.load(path, distance_sha256=DIGEST)
 
 
 def test_only_fitting_needs_scipy(tmp_path, monkeypatch):
@@ -161,14 +161,14 @@ def test_only_fitting_needs_scipy(tmp_path, monkeypatch):
         fitted()
 
 
-def test_other_weights_are_refused(tmp_path):
+def test_another_distance_is_refused(tmp_path):
     path = fitted().save(tmp_path / "mapping.json")
-    with pytest.raises(ValueError, match=r"fitted with other weights: predictor.safetensors abab.* not .* 0000"):
-        MOSMapping.load(path, weights_sha256={**FILES, "scorer.safetensors": "00" * 32})
+    with pytest.raises(ValueError, match=r"fitted with another distance, of other weights .*: abab.*, not 0000"):
+        MOSMapping.load(path, distance_sha256="00" * 32)
     x, y = noisy()
     unknown = MOSMapping.fit(x, y, dataset="made up").save(tmp_path / "unknown.json")
-    with pytest.raises(ValueError, match="unknown ones"):
-        MOSMapping.load(unknown, weights_sha256=FILES)
+    with pytest.raises(ValueError, match="an unknown one, not abab"):
+        MOSMapping.load(unknown, distance_sha256=DIGEST)
 
 
 @pytest.mark.parametrize(
