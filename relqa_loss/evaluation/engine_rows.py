@@ -111,13 +111,16 @@ def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, An
     table = {distortion.name: _entry(distortion, rows[distortion.name]) for distortion in bank}
     per_axis: dict[str, float | None] = {}
     nominal: dict[str, float | None] = {}
+    own: dict[str, float | None] = {}
     for channel, name in enumerate(AXES):
         members = [rows[d.name] for d in bank if channel in strongest_axes(d)]
         severity = [s for row in members for s in row.severity]
         # the map of this very axis: that of another one, on which the operator acts too, says nothing of it
         strength = [s for row in members for s in row.strength.get(channel, ())]
-        per_axis[name] = _following([t for row in members for t in row.laid_down.get(channel, ())], strength)
+        laid_down = [t for row in members for t in row.laid_down.get(channel, ())]
+        per_axis[name] = _following(laid_down, strength)
         nominal[name] = _following(severity, strength)
+        own[name] = _following(severity, laid_down)
 
     def mean(figure: str) -> float | None:
         return mean_of(entry[figure] for entry in table.values())
@@ -132,6 +135,7 @@ def summary(bank: Sequence[Distortion], rows: Mapping[str, Row]) -> dict[str, An
         "localisation_auc": mean("localisation_auc"),
         "severity_spearman": _over_axes(per_axis),
         "nominal_severity_spearman": _over_axes(nominal),
+        "nominal_severity_of_own_maps": _over_axes(own),
         "leakage": mean("leakage"),
         "ladder_accuracy": mean("ladder_accuracy"),
         "ladder_neighbour_accuracy": mean("ladder_neighbour_accuracy"),

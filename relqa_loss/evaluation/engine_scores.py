@@ -86,8 +86,10 @@ def evaluate(
         is better), ``ladder_accuracy`` (all pairs) and ``ladder_neighbour_accuracy`` (one step of 0.1),
         ``inclusion_accuracy``, ``unanchored_accuracy``: means over operators. ``dominance_accuracy``: over all pairs
         of the tiers, which mix operators. ``sign_accuracy``: ``tone``, ``shift`` and ``all``. ``severity_spearman``:
-        ``mean``, ``min`` and one value an axis, over the pairs of the operators with that right axis, with the severity
-        that the engine's own maps show; ``nominal_severity_spearman``: the same with the severity that was asked for.
+        ``mean``, ``min`` and one value an axis, of its own map, over the pairs of the operators that act on it in full,
+        with the severity that the engine's own map shows; ``nominal_severity_spearman``: the same with the severity
+        that was asked for; ``nominal_severity_of_own_maps``: the same of the engine's own maps, which no map that is
+        right in every place can surpass by much.
         ``per_operator``: the same figures by operator, with the number of pairs and of those left out.
         ``without_sign``: operators left out of the sign figures. ``seed``, ``photographs``, ``crop``, ``severities``,
         ``ladder``.

@@ -149,6 +149,7 @@ def test_severity_is_what_was_laid_down_and_the_nominal_one_stands_beside_it():
     result = summary([GRAIN], {"grain": row})
     assert result["severity_spearman"]["noise"] == 1.0
     assert result["nominal_severity_spearman"]["noise"] == pytest.approx(0.8)
+    assert result["nominal_severity_of_own_maps"]["noise"] == pytest.approx(0.8)
     assert result["per_operator"]["grain"]["severity_spearman"] == 1.0
 
 
