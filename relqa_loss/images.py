@@ -129,7 +129,9 @@ def write_image(path: str | Path, image: Tensor) -> Path:
         raise ValueError(f"image must have shape (3, H, W), got {tuple(image.shape)}")
     picture = image_module.fromarray(to_bytes(image))
     suffix = path.suffix.lower()
-    kind = image_module.registered_extensions()[suffix]
+    kind = image_module.registered_extensions().get(suffix)
+    if kind is None:
+        raise ValueError(f"cannot write {path.name!r}: this Pillow has no codec for {suffix}")
     options: dict[str, Any] = {}
     if suffix in (".jpg", ".jpeg"):
         options = {"quality": JPEG_QUALITY, "subsampling": 0}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from . import hub
 from . import weights as weights_module
 from .digests import digest_of, distance_digest
-from .layers import at_least_float32
 from .modes import as_called
 from .predictor import DistortionPredictor
 from .prepared import PreparedReference
@@ -79,7 +79,6 @@ class RelationalLoss(nn.Module):
             self._load(weights)
         self.requires_grad_(False)
         self.eval()
-        self.register_load_state_dict_post_hook(_read_digests)
 
     def _load(self, weights: str | os.PathLike[str]) -> None:
         loaded = weights_module.fetch(weights)
@@ -98,7 +97,8 @@ class RelationalLoss(nn.Module):
         )
         self._distance = distance_digest(self.predictor, self.scorer, self.axis_weights)
         self._loaded = self._digests()
-        self._features = self._loaded[0]  # what prepared references depend on: of the weights as they are now
+        self._features = [self._loaded[0]]  # of the predictor as last loaded, for prepared references
+        self.predictor.register_load_state_dict_post_hook(partial(_read_digest, self._features))
 
     def train(self, mode: bool = True) -> RelationalLoss:
         """Stay in evaluation mode, whatever the mode of the module that holds the loss."""
@@ -154,14 +154,14 @@ class RelationalLoss(nn.Module):
 
         Raises:
             TypeError: not a float tensor.
-            ValueError: wrong rank, channels or size.
+            ValueError: wrong rank, channels or size, or another device than the loss's.
         """
         check_images("ref", ref)
         check_on("ref", ref, "the loss", self.axis_weights.device)
         # Tensors made in inference mode could not take part in a later backward pass.
         with torch.inference_mode(False), torch.no_grad():
             images, features = self._encode(ref.clone())
-        return PreparedReference(images, features, self.data_range, self._features)
+        return PreparedReference(images, features, self.data_range, self._features[0])
 
     def relate(
         self,
@@ -191,8 +191,8 @@ class RelationalLoss(nn.Module):
 
         Raises:
             TypeError: not float tensors, or ``tile`` is not an int.
-            ValueError: wrong rank, channels or size, different shapes or devices, a prepared reference of another
-                shape, device, dtype, range or weights, or a wrong ``tile``.
+            ValueError: wrong rank, channels or size, different shapes or devices, another device than the loss's, a
+                prepared reference of another shape, device, dtype, range or weights, or a wrong ``tile``.
         """
         if ref is not None:
             self._check("a", a, "ref", ref)
@@ -312,11 +312,13 @@ class RelationalLoss(nn.Module):
         """Write the whole weights folder (config, safetensors files, model card and its figure); returns its path.
 
         Weights that are no longer those that were loaded, since others were put into the module or it was cast to fewer
-        digits and back, get a plain card that claims no figures, and say in their provenance what they were made from.
+        digits, get a plain card that claims no figures, and a note in their provenance.
         """
         provenance, card, figure = self.weights_config.get("provenance", {}), self.model_card, self.card_figure
         if self._digests() != self._loaded:
-            provenance = {"altered_from": self.info()}
+            files = ", ".join(f"{name} {digest[:16]}" for name, digest in self.weights_config["files"].items())
+            note = f"Changed after this training: the tensors are not those of {files}."
+            provenance = {**provenance, "notes": [*provenance.get("notes", []), note]}
             card = figure = None
         weights_module.save(
             folder,
@@ -365,7 +367,7 @@ class RelationalLoss(nn.Module):
     def _check(self, a_name: str, a: Tensor, b_name: str, b: Tensor | PreparedReference) -> None:
         if isinstance(b, PreparedReference):
             check_images(a_name, a)
-            b.check_fits(b_name, a_name, a, self.axis_weights.dtype, self.data_range, self._features)
+            b.check_fits(b_name, a_name, a, self.axis_weights.dtype, self.data_range, self._features[0])
         else:
             check_pair(a_name, a, b_name, b)
         check_on(a_name, a, "the loss", self.axis_weights.device)
@@ -376,8 +378,8 @@ class RelationalLoss(nn.Module):
     def _in_unit_range(self, images: Tensor) -> Tensor:
         (low, high), dtype = self.data_range, self.axis_weights.dtype
         if (low, high) != (0.0, 1.0):
-            # Before the cast: 65535 is none of half precision's numbers.
-            images = (at_least_float32(images.to(torch.promote_types(images.dtype, dtype))) - low) / (high - low)
+            # In more than half precision, which has no 65535, and alike whatever dtype a picture comes in.
+            images = (images.to(torch.promote_types(dtype, torch.float32)) - low) / (high - low)
         return images.to(dtype)
 
     def _encode(self, images: Tensor | PreparedReference) -> Encoded:
@@ -422,9 +424,10 @@ def _score(of_a: WholePair | TiledPair, of_b: WholePair | TiledPair) -> Tensor:
     return far - near
 
 
-def _read_digests(loss_fn: RelationalLoss, keys: object) -> None:
+def _read_digest(features: list[str], predictor: nn.Module, keys: object) -> None:
     """After ``load_state_dict``: prepared references of the weights before no longer fit, if others came."""
-    loss_fn._features = digest_of(_in_float32(loss_fn.predictor))
+    if not any(tensor.is_meta for tensor in predictor.parameters()):
+        features[:] = [digest_of(_in_float32(predictor))]
 
 
 def _in_float32(module: nn.Module) -> dict[str, Tensor]:

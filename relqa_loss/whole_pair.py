@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .predictor import DistortionPredictor
@@ -45,6 +46,7 @@ class WholePair:
         pair = predictor.relate(a.images, b.images, a.features, b.features)
         self._pair = pair if named else pair.unnamed()
         self._gated: Tensor | None = None
+        self._recorded = False
 
     def terms(self, weight: Tensor | None = None) -> DistanceTerms:
         """Distance terms with the axes' factors; pixels count by ``weight`` (B, 1, H, W) of mean 1 per image."""
@@ -65,7 +67,9 @@ class WholePair:
         return self._images
 
     def _gated_maps(self) -> Tensor:
-        """What maps and judgement share, and most of what either takes: made once."""
-        if self._gated is None:
+        """What maps and judgement share, and most of what either takes: made once, or again to have gradients."""
+        recorded = torch.is_grad_enabled()
+        if self._gated is None or (recorded and not self._recorded):
+            self._recorded = recorded
             self._gated = self._predictor.gated_maps(self._pair, *self._images)
         return self._gated

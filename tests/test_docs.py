@@ -198,9 +198,10 @@ def results() -> dict[str, dict]:
 
 
 def test_the_figures_in_the_documents_are_the_measured_ones(results) -> None:
+    human = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob(document.HUMAN))]
     for page in (ROOT / "README.md", ROOT / "docs" / "figures.md"):
         text = page.read_text(encoding="utf-8")
-        assert fill(text, document.parts(results), document.COMMAND) == text, (
+        assert fill(text, document.parts(results, human), document.COMMAND) == text, (
             "run: relqa benchmark document README.md docs/figures.md"
         )
 
@@ -310,7 +311,7 @@ def test_a_goal_that_is_missed_is_in_the_summary(results) -> None:
 def test_agreement_with_people_is_told_where_it_was_measured_of_these_weights(results) -> None:
     metric = {"name": "RelationalLoss", "spearman": {"value": 0.87, "low": 0.85, "high": 0.89}}
     report = {
-        "weights": {"files": results["engine"]["weights_sha256"]},
+        "weights": {"distance": results["engine"]["distance_sha256"]},
         "setup": {"title": "TID2013", "pairs": 3000},
         "metrics": [metric],
     }
@@ -318,7 +319,7 @@ def test_agreement_with_people_is_told_where_it_was_measured_of_these_weights(re
     parts = document.parts(results, [report])
     assert told in parts["summary"] and told in parts["engine"]
     assert "has not been measured" not in parts["summary"]
-    parts = document.parts(results, [report | {"weights": {"files": {}}}])
+    parts = document.parts(results, [report | {"weights": {"distance": "another"}}])
     assert told not in parts["summary"] and "has not been measured" in parts["summary"]
 
 

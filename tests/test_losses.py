@@ -341,6 +341,13 @@ def test_a_half_precision_loss_weighs_and_scales_as_the_whole_one(
     assert deep(a * 65535, b * 65535) == pytest.approx(float(loss_fn(a, b)), rel=0.02)
 
 
+def test_equal_pictures_of_unlike_dtypes_are_equal_in_any_range(make_loss: LossMaker, make_pair: PairMaker) -> None:
+    loss_fn = make_loss(data_range=(-2.1, 2.6))
+    a = make_pair(1, 32, 48)[0] * 4.7 - 2.1
+    assert loss_fn(a, a.double()) == 0
+    assert not loss_fn.relate(a.double(), a).maps.any()
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_loss_that_was_made_in_inference_mode_trains(make_pair: PairMaker) -> None:
     with torch.inference_mode():

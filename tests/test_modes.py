@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -55,6 +56,24 @@ def test_maps_and_scores_keep_the_autocast_that_relate_was_called_in(
     with torch.autocast("cpu", torch.bfloat16):
         exact = plain.score
     assert torch.equal(exact, loss_fn.relate(a, b, ref, tile=tile).score)
+
+
+@pytest.mark.parametrize("glance", [torch.no_grad, torch.inference_mode])
+def test_a_glance_without_gradients_takes_none_from_what_is_asked_next(
+    loss_fn: RelationalLoss, make_pair: PairMaker, glance: Callable[[], AbstractContextManager[None]]
+) -> None:
+    a, b = make_pair(1, 32, 48)
+    a.requires_grad_()
+
+    def gradient(relation: Relation, first: str, then: str) -> Tensor:
+        with glance():
+            assert not getattr(relation, first).requires_grad
+        return torch.autograd.grad(getattr(relation, then).square().sum(), a)[0]
+
+    for first, then in (("score", "maps"), ("maps", "score")):
+        relation = loss_fn.relate(a, b)
+        wanted = torch.autograd.grad(getattr(loss_fn.relate(a, b), then).square().sum(), a)[0]
+        assert torch.equal(gradient(relation, first, then), wanted)
 
 
 def test_maps_and_the_score_without_reference_share_what_they_are_read_from(

@@ -103,18 +103,13 @@ def run_card(args: argparse.Namespace) -> int:
     evaluation = _report(args.engine, "engine", "per_operator")
     _check_weights(args.engine, evaluation.get("weights_sha256"), config["files"])
     jury = None if args.jury is None else _report(args.jury, "jury", "jury")
-    if jury is not None:
-        # A jury asks for distances alone, which weights with other maps may share.
-        distance = RelationalLoss(args.folder).info()["distance"]
-        measured = jury["setup"].get("distance_sha256")
-        if measured != distance:
-            raise ValueError(
-                f"{args.jury} must be of the distance of this folder, distance_sha256 {distance[:12]}, got "
-                f"{measured and measured[:12]}"
-            )
     human = [_report(path, "human", "weights") for path in args.human]
+    # Jury and people are asked for distances alone, which weights with other maps may share.
+    distance = RelationalLoss(args.folder).info()["distance"]
+    if jury is not None:
+        _check_distance(args.jury, jury["setup"].get("distance_sha256"), distance)
     for path, report in zip(args.human, human, strict=True):
-        _check_weights(path, report["weights"]["files"], config["files"])
+        _check_distance(path, report["weights"].get("distance"), distance)
     provenance, old = config["provenance"], args.folder / weights.CARD_FILE
     if args.source is not None:
         sources = [parse_source(text) for text in args.source]
@@ -173,6 +168,13 @@ def _report(path: Path, kind: str, key: str) -> dict[str, Any]:
 def _check_weights(path: Path, measured: object, files: object) -> None:
     if measured != files:
         raise ValueError(f"{path} was not measured with the weights of this folder: their sha256 differ")
+
+
+def _check_distance(path: Path, measured: str | None, distance: str) -> None:
+    if measured != distance:
+        raise ValueError(
+            f"{path} must be of the distance of this folder, sha256 {distance[:12]}, got {measured and measured[:12]}"
+        )
 
 
 def _failures(args: argparse.Namespace, evaluation: dict[str, Any]) -> bytes | None:

@@ -182,14 +182,15 @@ def others_by_the_jury(jury: Mapping[str, Any]) -> str:
     table = jury["spearman"]["pooled"][JURY]
     told = []
     for verdict, words in (("better", "more than"), ("tie", "as well as"), ("worse", "less than")):
+        alike = {name for name, one in table.items() if one["verdict"] == verdict}
         names = []
         for name, one in table.items():
             whose, _, member = name.rpartition("/")
-            if one["verdict"] != verdict or name in (OURS, *jury["jury"]) or (whose and member in names):
+            if name not in alike or name in (OURS, *jury["jury"]) or (whose and member in alike):
                 continue
             shown = f"{member} (at the panel's scale)" if whose else name
             if name == PANEL_CONSENSUS:
-                shown = "the whole panel"
+                shown = "the whole panel of closed-form metrics that training leans on"
             names.append(shown if verdict == "better" else f"{shown} {one['value']:.3f}")
         if names:
             told.append(f"{words} {', '.join(names)}")

@@ -51,14 +51,14 @@ def parts(results: Mapping[str, Report], human: Sequence[Report] = ()) -> dict[s
 
     Args:
         results: one report for each stem of ``RESULTS``.
-        human: agreement with people, by data set; what is of other weights than the engine figures is left out.
+        human: agreement with people, by data set; what is of another distance than the engine figures is left out.
 
     Raises:
         KeyError: a report is missing or lacks a figure.
     """
     engine = results["engine"]
     jury = results["jury"] if same_distance(results["jury"]["setup"], engine) else None
-    human = [report for report in human if report["weights"]["files"] == engine["weights_sha256"]]
+    human = [report for report in human if report["weights"]["distance"] == engine["distance_sha256"]]
     return {
         "summary": summary(results, human),
         "engine": "\n".join(
@@ -120,7 +120,7 @@ def summary(results: Mapping[str, Report], human: Sequence[Report] = ()) -> str:
         pooled = jury["spearman"]["pooled"][JURY]
         lines.append(
             f"- Agreement with a jury of human-calibrated metrics {pooled[OURS]['value']:.3f} (Spearman). "
-            f"{card_sections.others_by_the_jury(jury)} of closed-form metrics that training leans on."
+            f"{card_sections.others_by_the_jury(jury)}."
         )
     lines += [card_sections.people(report) for report in human] or ["- Agreement with people has not been measured."]
     for stem in ("restoration", "restoration-others"):
