@@ -11,7 +11,7 @@ from .failures import weakest_operators
 from .human_distances import OURS
 from .jury_figures import JURY, PANEL_CONSENSUS
 from .statistics import mean_of
-from .targets import HELD_OUT_TARGETS, NOT_ASKED, Figure, Verdict, percent, verdicts
+from .targets import HELD_OUT_TARGETS, NOT_ASKED, TARGETS, Figure, Verdict, percent, verdicts
 
 WEAKEST = 8
 """So many operators are named whose axis is told least reliably."""
@@ -62,6 +62,7 @@ def figures(evaluation: Mapping[str, Any]) -> str:
         f"| Figure | Measured | Target | |\n|---|---|---|---|\n{_lines(rows)}\n"
         f"Without a target:\n\n| Figure | Measured |\n|---|---|\n{_lines(further)}\n"
         f"Severity by axis (Spearman of the mean |map| with severity as laid down): {_by_axis(evaluation)}.\n\n"
+        f"{_nominal(evaluation)}"
         f"Operators whose axis is named least reliably: {weak or 'none is ever named wrong'}.\n"
     )
 
@@ -246,6 +247,22 @@ def panel(members: Sequence[str]) -> str:
         constants = known[name].opinion_constants or "none" if name in known else "unknown to this version"
         lines.append(f"  - `{name}`: {constants}")
     return "\n".join(lines)
+
+
+def _nominal(evaluation: Mapping[str, Any]) -> str:
+    """Nominal severity of the axes where the engine's own maps fall short of its target too; "" where none does."""
+    (goal,) = (one.goal for one in TARGETS if one.figure.path == ("nominal_severity_spearman", "min"))
+    ours, own = evaluation["nominal_severity_spearman"], evaluation.get("nominal_severity_of_own_maps", {})
+    short = [axis for axis in AXES if own.get(axis) is not None and own[axis] < goal]
+    others = [ours[axis] for axis in AXES if axis not in short and ours.get(axis) is not None]
+    if not short or not others:
+        return ""
+    told = ", ".join(f"`{axis}` {ours[axis]:.3f} ({own[axis]:.3f})" for axis in short)
+    return (
+        "What was asked for (nominal severity) and what came of it differ where an operator acts unevenly, so that the "
+        f"engine's own maps, in brackets, do not follow it either: {told}. The lowest of the other axes is "
+        f"{min(others):.3f}.\n\n"
+    )
 
 
 def _by_axis(evaluation: Mapping[str, Any]) -> str:

@@ -96,6 +96,17 @@ def test_a_figure_that_reaches_its_target_is_not_called_short(
     assert "| Transitivity, mixes of operators | 97.0 % |" in card
 
 
+def test_nominal_severity_stands_beside_what_the_engines_own_maps_reach(
+    provenance: dict[str, Any], evaluation: dict[str, Any]
+) -> None:
+    evaluation["nominal_severity_spearman"] = dict.fromkeys(AXES, 0.95) | {"shift_x": 0.58, "blur": 0.931}
+    evaluation["nominal_severity_of_own_maps"] = dict.fromkeys(AXES, 0.98) | {"shift_x": 0.603}
+    wanted = "do not follow it either: `shift_x` 0.580 (0.603). The lowest of the other axes is 0.931."
+    assert wanted in model_card("mine", provenance, evaluation)
+    evaluation["nominal_severity_of_own_maps"]["shift_x"] = 0.98
+    assert "do not follow it" not in model_card("mine", provenance, evaluation)
+
+
 def test_every_axis_has_its_severity_in_the_card(provenance: dict[str, Any], evaluation: dict[str, Any]) -> None:
     evaluation["severity_spearman"] = dict.fromkeys(AXES, 0.95) | {"mean": 0.9, "min": 0.625, "banding": 0.625}
     card = model_card("mine", provenance, evaluation)
