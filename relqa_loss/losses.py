@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +96,7 @@ class RelationalLoss(nn.Module):
         )
         self._distance = distance_digest(self.predictor, self.scorer, self.axis_weights)
         self._loaded = self._digests()
-        self._features = [self._loaded[0]]  # of the predictor as last loaded, for prepared references
-        self.predictor.register_load_state_dict_post_hook(partial(_read_digest, self._features))
+        self._features: str | None = self._loaded[0]
 
     def train(self, mode: bool = True) -> RelationalLoss:
         """Stay in evaluation mode, whatever the mode of the module that holds the loss."""
@@ -161,7 +159,7 @@ class RelationalLoss(nn.Module):
         # Tensors made in inference mode could not take part in a later backward pass.
         with torch.inference_mode(False), torch.no_grad():
             images, features = self._encode(ref.clone())
-        return PreparedReference(images, features, self.data_range, self._features[0])
+        return PreparedReference(images, features, self.data_range, self._digest_of_features())
 
     def relate(
         self,
@@ -367,10 +365,21 @@ class RelationalLoss(nn.Module):
     def _check(self, a_name: str, a: Tensor, b_name: str, b: Tensor | PreparedReference) -> None:
         if isinstance(b, PreparedReference):
             check_images(a_name, a)
-            b.check_fits(b_name, a_name, a, self.axis_weights.dtype, self.data_range, self._features[0])
+            b.check_fits(b_name, a_name, a, self.axis_weights.dtype, self.data_range, self._digest_of_features())
         else:
             check_pair(a_name, a, b_name, b)
         check_on(a_name, a, "the loss", self.axis_weights.device)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        """Part of ``load_state_dict``, of this module or of one that holds it."""
+        self._features = None
+        super()._load_from_state_dict(*arguments)
+
+    def _digest_of_features(self) -> str:
+        """sha256 of what makes features, for prepared references; read anew after ``load_state_dict``."""
+        if self._features is None:
+            self._features = digest_of(_in_float32(self.predictor))
+        return self._features
 
     def _digests(self) -> tuple[str, str]:
         return digest_of(_in_float32(self.predictor)), digest_of(_in_float32(self.scorer))
@@ -422,12 +431,6 @@ def _score(of_a: WholePair | TiledPair, of_b: WholePair | TiledPair) -> Tensor:
     """How much nearer a is to a reference than b, from both beside it."""
     far, near = _distance(of_b.terms()), _distance(of_a.terms())
     return far - near
-
-
-def _read_digest(features: list[str], predictor: nn.Module, keys: object) -> None:
-    """After ``load_state_dict``: prepared references of the weights before no longer fit, if others came."""
-    if not any(tensor.is_meta for tensor in predictor.parameters()):
-        features[:] = [digest_of(_in_float32(predictor))]
 
 
 def _in_float32(module: nn.Module) -> dict[str, Tensor]:
