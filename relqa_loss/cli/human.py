@@ -80,14 +80,8 @@ def _judges(args: argparse.Namespace) -> tuple[RelationalLoss, list[Judge], dict
     for name, reason in missing.items():
         note(f"left out: {name}, {reason}")
     info = loss.info()
-    return (
-        loss,
-        judges,
-        {
-            "missing": missing,
-            "weights": {"name": info["weights"], "files": info["files"], "distance": info["distance"]},
-        },
-    )
+    of_weights = {"name": info["weights"], "files": info["files"], "distance": info["distance"]}
+    return loss, judges, {"missing": missing, "weights": of_weights}
 
 
 def _rated(args: argparse.Namespace) -> None:
