@@ -174,10 +174,13 @@ class StreamBlock(nn.Module):
 
     def forward(self, odd: Tensor, even: Tensor) -> tuple[Tensor, Tensor]:
         """Streams (B, channels, h, w) -> the same shapes."""
+        odd, even = self._met(odd, even)
+        return odd + self.odd_mix(odd) * torch.tanh(self.gate_out(even)), even
+
+    def _met(self, odd: Tensor, even: Tensor) -> tuple[Tensor, Tensor]:
+        """The odd stream as the even one has gated it, and the block's even stream, which depends on no more."""
         odd = odd * (1 + torch.tanh(self.gate(even)))
-        even = even + F.silu(self.even_mix(even) + self.even_odd(smooth_abs(odd, DIFFERENCE_SCALE)))
-        odd = odd + self.odd_mix(odd) * torch.tanh(self.gate_out(even))
-        return odd, even
+        return odd, even + F.silu(self.even_mix(even) + self.even_odd(smooth_abs(odd, DIFFERENCE_SCALE)))
 
 
 class PairBlock(StreamBlock):
@@ -201,10 +204,21 @@ class PairBlock(StreamBlock):
         self, difference: Tensor, total: Tensor, energies: Tensor | None, coarser: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
         """Difference and sum of features, energies of the difference, the coarser level's streams -> (odd, even)."""
+        return super().forward(*self._streams(difference, total, energies, coarser))
+
+    def even(
+        self, difference: Tensor, total: Tensor, energies: Tensor | None, coarser: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        """The even stream alone, bit for bit that of :meth:`forward`."""
+        return self._met(*self._streams(difference, total, energies, coarser))[1]
+
+    def _streams(
+        self, difference: Tensor, total: Tensor, energies: Tensor | None, coarser: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
         odd = self.odd_in(difference)
         evens = [total, smooth_abs(difference, DIFFERENCE_SCALE)]
         even = self.even_in(torch.cat(evens if energies is None else [*evens, energies], dim=1))
         if coarser is not None and self.odd_up is not None and self.even_up is not None:
             odd = odd + F.interpolate(self.odd_up(coarser[0]), scale_factor=2.0, mode="nearest")
             even = even + F.interpolate(self.even_up(coarser[1]), scale_factor=2.0, mode="nearest")
-        return super().forward(odd, F.silu(even))
+        return odd, F.silu(even)

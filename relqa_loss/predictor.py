@@ -56,8 +56,8 @@ class PairFeatures(NamedTuple):
     ``pictures``: a and b, padded, minus 1/2, float32 at least. ``pixels``: a minus b at full resolution, padded.
     ``difference`` and ``total``: encoder features of a minus, and plus, those of b at stride 2. ``energy``: even
     energies of the filtered difference at stride 2. ``odd`` and ``even``: the pair network's streams at strides 4, 8,
-    16. ``pixels``, ``difference`` and ``odd`` change sign when the images are swapped, ``pictures`` change places, the
-    others stay.
+    16; no odd ones where nobody asked for names. ``pixels``, ``difference`` and ``odd`` change sign when the images are
+    swapped, ``pictures`` change places, the others stay.
     """
 
     pictures: tuple[Tensor, Tensor]
@@ -67,10 +67,6 @@ class PairFeatures(NamedTuple):
     energy: Tensor
     odd: tuple[Tensor, ...]
     even: tuple[Tensor, ...]
-
-    def unnamed(self) -> PairFeatures:
-        """The same features, with no way back through the odd streams, from which the shares of the axes are read."""
-        return self._replace(odd=tuple(stream.detach() for stream in self.odd))
 
 
 class DistortionPredictor(nn.Module):
@@ -145,8 +141,20 @@ class DistortionPredictor(nn.Module):
         # One layout for every caller: convolution kernels, and with them the last bits, differ between layouts.
         return pad_to_multiple(images, self.stride).contiguous(memory_format=torch.channels_last)
 
-    def relate(self, a: Tensor, b: Tensor, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> PairFeatures:
-        """Run the pair network at strides 16, 8 and 4 on images a and b and their features (see :meth:`encode`)."""
+    def relate(
+        self,
+        a: Tensor,
+        b: Tensor,
+        features_a: Sequence[Tensor],
+        features_b: Sequence[Tensor],
+        *,
+        named: bool = True,
+    ) -> PairFeatures:
+        """Run the pair network at strides 16, 8 and 4 on images a and b and their features (see :meth:`encode`).
+
+        ``named=False``: for no more than how far apart they are, whatever it is called. The odd streams are left out,
+        which shares of the axes, maps and judgement are read from; the rest is the same bit for bit.
+        """
         first, second = ((at_least_float32(pad_to_multiple(image, self.stride)) - 0.5).contiguous() for image in (a, b))
         pixels = self._padded(a) - self._padded(b)
         energies = self.texture(pixels)
@@ -154,8 +162,12 @@ class DistortionPredictor(nn.Module):
         total = tuple(fa + fb for fa, fb in zip(features_a, features_b, strict=True))
         streams4 = self.pair4(difference[3], total[3], None, None)
         streams3 = self.pair3(difference[2], total[2], energies[2], streams4)
-        streams2 = self.pair2(difference[1], total[1], energies[1], streams3)
-        odd, even = zip(streams2, streams3, streams4, strict=True)
+        finest = difference[1], total[1], energies[1], streams3
+        odd: tuple[Tensor, ...] = ()
+        if named:
+            odd, even = zip(self.pair2(*finest), streams3, streams4, strict=True)
+        else:
+            even = self.pair2.even(*finest), streams3[1], streams4[1]
         return PairFeatures((first, second), pixels, difference[0], total[0], energies[0], odd, even)
 
     def hints(self, pair: PairFeatures) -> Tensor:

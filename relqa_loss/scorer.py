@@ -47,7 +47,7 @@ PEAK_SCALE = 1e-3
 
 
 class DistanceTerms(NamedTuple):
-    """``parts`` (B, len(AXES)) >= 0 and ``floor`` (B,) >= 0; the distance is their sum."""
+    """``parts`` (B, len(AXES)) >= 0, or one for all axes (B, 1), and ``floor`` (B,) >= 0; the distance is their sum."""
 
     parts: Tensor
     floor: Tensor
@@ -56,14 +56,15 @@ class DistanceTerms(NamedTuple):
 class Densities(NamedTuple):
     """What the distance is the mean of, and in what.
 
-    ``density``: (B, 1, h, w) >= 0. ``share``: of each axis in it, (B, len(AXES), h, w) > 0; shares add up to 1.
+    ``density``: (B, 1, h, w) >= 0. ``share``: of each axis in it, (B, len(AXES), h, w) > 0, adding up to 1; or the one
+    share of all together, (B, 1, h, w), where the features have no odd streams.
     """
 
     density: Tensor
     share: Tensor
 
     def by_axis(self) -> tuple[Tensor, Tensor]:
-        """The density, and its square, shared out: (B, len(AXES), h, w) each."""
+        """The density, and its square, shared out: of the shape of ``share`` each."""
         of_axes = self.density * self.share
         return of_axes, self.density * of_axes
 
@@ -262,16 +263,18 @@ class RelationalScorer(nn.Module):
             pixels = F.avg_pool2d(pixels, 2)
             at_level = term(pixels, even) * unmasked
             density = density + F.interpolate(at_level, scale_factor=float(2 ** (level - 1)), mode="nearest")
+        density = at_least_float32(density) * at_least_float32(self.gain).exp()
+        if not pair.odd:
+            return Densities(density, torch.ones_like(density))
         strength = at_least_float32(self.attribution(pair.odd[0])).square() + SMALLEST_SHARE
-        share = strength / strength.sum(dim=1, keepdim=True)
-        return Densities(at_least_float32(density) * at_least_float32(self.gain).exp(), share)
+        return Densities(density, strength / strength.sum(dim=1, keepdim=True))
 
     def combine(self, mean: Tensor, square: Tensor, error: Tensor) -> DistanceTerms:
         """Parts and floor from means over the whole picture, which add up from those of its regions.
 
         Args:
-            mean: (B, len(AXES)) weighted mean of the density times the axis's share.
-            square: (B, len(AXES)) weighted mean of the squared density times the axis's share.
+            mean: (B, len(AXES)), or (B, 1), weighted mean of the density times the axis's share.
+            square: the same of the squared density.
             error: (B,) weighted mean of :func:`pixel_error`.
         """
         # A plain mean hides rare, strong errors (one lost block): the root mean square notices them. It is that of the

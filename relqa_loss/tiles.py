@@ -85,7 +85,7 @@ def spans(length: int, tile: int, margin: int) -> list[Span]:
 
 
 class _Sums(NamedTuple):
-    """What a tile adds: sums of each axis's share of density and squared density (B, len(AXES)), and of error (B,)."""
+    """What a tile adds: sums of the shares of density and squared density, (B, len(AXES)) or (B, 1), of error (B,)."""
 
     density: Tensor
     square: Tensor
@@ -108,6 +108,7 @@ class TiledPair:
         weight: (B, 1, H, W) of mean 1 per image, or None.
         tile: side of a tile in pixels; windows are up to twice ``predictor.margin`` larger, for maps
             ``predictor.map_margin``.
+        named: as in :class:`.whole_pair.WholePair`.
     """
 
     predictor: DistortionPredictor
@@ -118,6 +119,7 @@ class TiledPair:
     b: Tensor
     weight: Tensor | None
     tile: int
+    named: bool
 
     def terms(self) -> DistanceTerms:
         """Distance terms with the axes' factors."""
@@ -131,7 +133,8 @@ class TiledPair:
         height, width = self.a.shape[-2:]
         cells = height * width / DENSITY_STRIDE**2
         terms = self.scorer.combine(total.density / cells, total.square / cells, total.error / (3 * height * width))
-        return DistanceTerms(terms.parts * self.axis_weights, terms.floor)
+        factors = self.axis_weights if self.named else self.axis_weights[:1]
+        return DistanceTerms(terms.parts * factors, terms.floor)
 
     def judgement(self) -> Tensor:
         """The unanchored judgement (B,) of :meth:`RelationalScorer.judge`."""
@@ -188,7 +191,7 @@ class TiledPair:
             return function(*windows)
 
     def _pair(self, a: Tensor, b: Tensor) -> PairFeatures:
-        return self.predictor.relate(a, b, self.predictor.encode(a), self.predictor.encode(b))
+        return self.predictor.relate(a, b, self.predictor.encode(a), self.predictor.encode(b), named=self.named)
 
     def _sums(self, rows: Span, columns: Span, a: Tensor, b: Tensor, weight: Tensor | None = None) -> _Sums:
         a, b = self.unit_range(a), self.unit_range(b)

@@ -24,11 +24,11 @@ class WholePair:
     Args:
         predictor: gives the features.
         scorer: gives densities and judgement.
-        axis_weights: (len(AXES),) factor of each part.
+        axis_weights: (len(AXES),) factor of each part; one for all without ``named``.
         a: the first picture.
         b: the second.
-        named: False where nothing is asked that depends on which axis has which share of a distance: there is no way
-            back through the shares then.
+        named: False where nothing but the distance is asked, and one factor for all axes stands before it: terms then
+            have a single part, and there are no maps and no judgement.
     """
 
     def __init__(
@@ -41,17 +41,17 @@ class WholePair:
         *,
         named: bool = True,
     ) -> None:
-        self._predictor, self._scorer, self._axis_weights = predictor, scorer, axis_weights
+        self._predictor, self._scorer = predictor, scorer
+        self._factors = axis_weights if named else axis_weights[:1]
         self._images = a.images, b.images
-        pair = predictor.relate(a.images, b.images, a.features, b.features)
-        self._pair = pair if named else pair.unnamed()
+        self._pair = predictor.relate(a.images, b.images, a.features, b.features, named=named)
         self._gated: Tensor | None = None
         self._recorded = False
 
     def terms(self, weight: Tensor | None = None) -> DistanceTerms:
         """Distance terms with the axes' factors; pixels count by ``weight`` (B, 1, H, W) of mean 1 per image."""
         terms = self._scorer.distance_terms(self._pair, *self._images, weight)
-        return DistanceTerms(terms.parts * self._axis_weights, terms.floor)
+        return DistanceTerms(terms.parts * self._factors, terms.floor)
 
     def judgement(self) -> Tensor:
         """The unanchored judgement (B,) of :meth:`RelationalScorer.judge`."""

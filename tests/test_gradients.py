@@ -105,14 +105,17 @@ def test_ref_gets_a_gradient_only_when_it_asks(loss_fn: RelationalLoss, make_pai
 
 
 @pytest.mark.parametrize("factors", [None, dict.fromkeys(AXES, 2.0), {"blur": 4.0}], ids=["none", "equal", "unequal"])
-def test_the_loss_has_the_gradient_of_the_distance_whether_or_not_the_way_leads_through_the_shares(
-    factors: dict[str, float] | None, make_pair: PairMaker
+@pytest.mark.parametrize("tile", [None, 32])
+def test_the_loss_is_the_distance_with_its_gradient_whether_or_not_shares_are_computed(
+    factors: dict[str, float] | None, tile: int | None, make_pair: PairMaker
 ) -> None:
     loss_fn = RelationalLoss(axis_weights=factors).double()
     pred, ref = make_pair(dtype=torch.float64)
     pred.requires_grad_()
-    (short,) = torch.autograd.grad(loss_fn(pred, ref), pred)
-    (whole,) = torch.autograd.grad(loss_fn.relate(pred, ref).distance.mean(), pred)
+    value, distance = loss_fn(pred, ref, tile=tile), loss_fn.relate(pred, ref).distance.mean()
+    torch.testing.assert_close(value, distance, rtol=1e-12, atol=0)
+    (short,) = torch.autograd.grad(value, pred)
+    (whole,) = torch.autograd.grad(distance, pred)
     torch.testing.assert_close(short, whole, rtol=0, atol=1e-10 * float(whole.abs().amax()))
 
 

@@ -79,6 +79,17 @@ def test_shares_add_up_to_one_everywhere(
     torch.testing.assert_close(share.sum(dim=1), torch.ones(2, 12, 16))
 
 
+def test_without_names_the_density_is_the_same_bit_for_bit_and_has_one_share(
+    predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker
+) -> None:
+    a, b = make_pair()
+    named = features(predictor, a, b)
+    unnamed = predictor.relate(a, b, predictor.encode(a), predictor.encode(b), named=False)
+    assert unnamed.odd == () and all(map(torch.equal, unnamed.even, named.even))
+    density, share = scorer.densities(unnamed)
+    assert torch.equal(density, scorer.densities(named).density) and torch.equal(share, torch.ones_like(density))
+
+
 def test_judgement_is_odd_bit_for_bit_and_zero_for_equal_pictures(
     predictor: DistortionPredictor, scorer: RelationalScorer, make_pair: PairMaker
 ) -> None:

@@ -50,6 +50,8 @@ def forward_by_parts(loss_fn: RelationalLoss, pred: Tensor, ref: Tensor, laps: L
         laps: what counts the parts.
     """
     predictor, scorer = loss_fn.predictor, loss_fn.scorer
+    named = not have_one_factor(loss_fn.axis_weights)  # as the loss itself does
+    factors = loss_fn.axis_weights if named else loss_fn.axis_weights[:1]
     features = predictor.encode(pred), predictor.encode(ref)
     laps.lap("encoder")
     # `relate` calls the texture module in its midst.
@@ -58,18 +60,16 @@ def forward_by_parts(loss_fn: RelationalLoss, pred: Tensor, ref: Tensor, laps: L
         predictor.texture.register_forward_hook(lambda *_: laps.lap("texture energies")),
     )
     try:
-        pair = predictor.relate(pred, ref, *features)
+        pair = predictor.relate(pred, ref, *features, named=named)
     finally:
         for hook in hooks:
             hook.remove()
     laps.lap("pair network")
     error = pixel_error(pred, ref).mean(dim=(1, 2, 3))
     laps.lap("floor")
-    if have_one_factor(loss_fn.axis_weights):
-        pair = pair.unnamed()  # as the loss itself does
     densities, squares = scorer.densities(pair).by_axis()
     terms = scorer.combine(densities.mean(dim=(2, 3)), squares.mean(dim=(2, 3)), error)
-    value = reduce((terms.parts * loss_fn.axis_weights).sum(dim=1) + terms.floor, loss_fn.reduction)
+    value = reduce((terms.parts * factors).sum(dim=1) + terms.floor, loss_fn.reduction)
     laps.lap("scorer")
     return value
 
