@@ -443,6 +443,13 @@ def test_benchmark_speed_measures_all_contenders(capsys, tmp_path):
     assert "pair network" in out and report["profile"]["ms"]["backward"] > 0
 
 
+def test_a_drawing_that_cannot_be_written_is_refused_before_anything_is_measured(capsys, tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("relqa_loss.evaluation.growth.measure_growth", None)
+    code, _, err = run(capsys, "benchmark", "growth", "--figure", tmp_path / "growth.webp2")
+    assert code == 1 and "growth.webp2" in err and "the ending must be one of" in err
+
+
 def test_benchmark_growth_writes_figures_and_a_drawing(capsys, tmp_path):
     pytest.importorskip("matplotlib")
     sizes = ["--largest-side", 128, "--largest-batch", 2, "--batch-side", 16, "--repeats", 1]

@@ -59,7 +59,7 @@ def test_a_recipe_brings_every_file_back_bit_for_bit(capsys, files, name):
     pytest.importorskip("matplotlib")
     arguments = ["--name", name, "--severity", 0.6, "--region", "soft", "--seed", 5]
     code, out, err = run(capsys, "distort", files / "a.png", *arguments, "--out", files / "one")
-    stem = f"a-{name}-0.6"
+    stem = f"a-{name}-0.6-soft-seed-5"
     assert code == 0 and Path(out.strip()) == files / "one" / f"{stem}.png" and err.count("written: ") == 3
     made = contents(files / "one")
     assert set(made) == {f"{stem}{end}" for end in (".png", "-map.png", "-maps.safetensors", "-recipe.json")}
@@ -67,8 +67,9 @@ def test_a_recipe_brings_every_file_back_bit_for_bit(capsys, files, name):
         capsys, "distort", files / "a.png", "--recipe", files / "one" / f"{stem}-recipe.json", "--out", files / "two"
     )
     assert code == 0 and "may differ" not in err and contents(files / "two") == made
-    run(capsys, "distort", files / "a.png", *arguments[:-1], 6, "--out", files / "three")
-    assert contents(files / "three")[f"{stem}.png"] != made[f"{stem}.png"]
+    run(capsys, "distort", files / "a.png", *arguments[:-1], 6, "--out", files / "one")
+    both = contents(files / "one")
+    assert both.items() > made.items() and both[f"a-{name}-0.6-soft-seed-6.png"] != made[f"{stem}.png"]
 
 
 def test_image_and_maps_are_those_of_the_engine(capsys, files):
@@ -77,9 +78,9 @@ def test_image_and_maps_are_those_of_the_engine(capsys, files):
     assert run(capsys, "distort", files / "a.png", *arguments)[0] == 0
     image = read_image(files / "a.png")
     triplet = DistortionEngine(["shot_noise"]).render(image[None], [(component,)])
-    written = read_image(files / "out" / "a-shot_noise-0.7.png")
+    written = read_image(files / "out" / "a-shot_noise-0.7-shape-seed-3.png")
     assert torch.equal(written, (triplet.distorted[0] * 255).round() / 255)
-    maps = load_file(files / "out" / "a-shot_noise-0.7-maps.safetensors")
+    maps = load_file(files / "out" / "a-shot_noise-0.7-shape-seed-3-maps.safetensors")
     assert torch.equal(maps.pop("weight"), triplet.weight[0])
     assert set(maps) == set(by_name("shot_noise").effects)
     for k, axis in enumerate(AXES):
@@ -116,7 +117,7 @@ def test_a_recipe_by_hand_may_hold_several_components(capsys, files):
     components = [{"name": "gaussian_blur", "severity": 0.5, "region": "shape"}, {"name": "tint_red", "severity": 1}]
     (files / "mine.json").write_text(json.dumps({"components": components}))
     code, out, _ = run(capsys, "distort", files / "a.png", "--recipe", files / "mine.json", "--out", files / "out")
-    stem = "a-gaussian_blur-0.5-tint_red-1"
+    stem = "a-gaussian_blur-0.5-shape-tint_red-1"
     assert code == 0 and Path(out.strip()).name == f"{stem}.png"
     maps = load_file(files / "out" / f"{stem}-maps.safetensors")
     assert torch.equal(maps["tint_red"], torch.ones(64, 80)) and 0 < float((maps["blur"] > 0).float().mean()) < 1
@@ -246,6 +247,8 @@ def test_without_matplotlib_only_the_figure_is_missing(capsys, files, monkeypatc
     def absent(width, height):
         raise MissingExtra("matplotlib", "figures")
 
+    (files / "out").mkdir()
+    (files / "out" / "a-darken-0.5-map.png").write_bytes(b"of another run")
     monkeypatch.setattr(figures_distortions, "_figure", absent)
     code, _, err = run(capsys, "distort", files / "a.png", "--name", "darken", "--out", files / "out")
     ends = {"a-darken-0.5.png", "a-darken-0.5-maps.safetensors", "a-darken-0.5-recipe.json"}

@@ -266,6 +266,15 @@ def test_all_documents_are_written_or_none(tmp_path, monkeypatch) -> None:
     assert all("new" in Path(path).read_text() for path in paths)
 
 
+def test_reports_that_lack_a_figure_are_named(tmp_path: Path, capsys, results) -> None:
+    for stem, report in results.items():
+        (tmp_path / f"{stem}.json").write_text(json.dumps(report))
+    lacking = results["throughput"] | {"engine": {}}
+    (tmp_path / "throughput.json").write_text(json.dumps(lacking))
+    assert main(["benchmark", "document", str(tmp_path / "page.md"), "--results", str(tmp_path)]) == 1
+    assert f"the reports in {tmp_path} lack a figure that the documents show: 'triplets'" in capsys.readouterr().err
+
+
 def test_figures_of_other_weights_are_said_to_be(results) -> None:
     engine, other = results["engine"], {"distance_sha256": "0"}
     assert "earlier weights" in document_descent.line(results["line"] | other, engine)

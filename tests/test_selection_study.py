@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,13 @@ def test_checkpoints_along_the_way_are_those_of_the_run(make_photos: Callable[..
     said: list[str] = []
     again = trained("watched", (1, 2), said)
     assert said == [] and all(torch.equal(again[name], watched[name]) for name in watched)
+    # A checkpoint is missing: the others are read, not written over with those of another run.
+    (tmp_path / "watched" / "denoise-0-start-after-1-steps.pt").unlink()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "watched").iterdir()}
+    plan = replace(plan, batch=2)
+    with pytest.raises(ValueError, match=r"denoise-0-start\S* was trained with other settings"):
+        trained("watched", (1, 2))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "watched").iterdir()} == before
 
 
 def test_command_trains_measures_and_prints(
@@ -127,3 +135,7 @@ def test_command_trains_measures_and_prints(
     assert names == ["start after 1 steps", "start", L1, "L1 + RelationalLoss"]
     assert report["photographs"] == 4 and report["jury"] == ["gmsd"]
     assert main([*arguments, "--jury", "psnr"]) == 2 and "choose nothing, got psnr" in capsys.readouterr().err
+    (tmp_path / "photos" / "3.png").unlink()
+    assert main([*arguments, "--out", str(tmp_path / "other")]) == 1
+    assert "at least 4 photographs, half of them to judge on, got 3" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

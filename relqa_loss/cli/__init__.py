@@ -15,13 +15,13 @@ from ..validation import check_device
 from . import about, benchmark, compare, distort, select, train
 from .common import Parser, UsageError, debug_flag, missing_module, one_line
 
-EXPECTED = (ImportError, ValueError, TypeError, OSError, RuntimeError, KeyError)
+EXPECTED = (ImportError, ValueError, TypeError, OSError, RuntimeError)
 """Errors whose message is meant for users; another one is a fault of the package, and its name is told too."""
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 EXIT_CODES = """exit codes:
   0    done
-  1    failed, or some pictures could not be used: each is named on stderr
+  1    failed; or pictures left out (compare, rank, select) or a goal missed (benchmark severity, tiers): stderr has it
   2    wrong usage (arguments missing, unknown or at odds), or a missing extra: the message names it
   130  interrupted (Ctrl-C)
   143  training was stopped by SIGTERM; its checkpoint is written, --resume goes on

@@ -145,7 +145,11 @@ def run_document(args: argparse.Namespace) -> int:
 
     results = {stem: read_json(args.results / f"{stem}.json") for stem in document.RESULTS}
     human = [_report(path, "human", "weights") for path in sorted(args.results.glob(document.HUMAN))]
-    parts = document.parts(results, human)
+    try:
+        parts = document.parts(results, human)
+    except KeyError as error:
+        # JSON of an older state of this package, or of a run that left a figure out.
+        raise ValueError(f"the reports in {args.results} lack a figure that the documents show: {error}") from None
     texts = {path: fill(path.read_text(encoding="utf-8"), parts, document.COMMAND) for path in args.files}
     with ExitStack() as folders:
         # All of them are written before the first one takes its place.

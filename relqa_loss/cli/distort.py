@@ -15,7 +15,7 @@ from .progress import Bar
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..distortions import Distortion, Recipe, Triplet
+    from ..distortions import Component, Distortion, Recipe, Triplet
 
 SEVERITY, SEED = 0.5, 0
 # Which options each way of calling the command takes, beside PHOTO.
@@ -134,17 +134,27 @@ def distort_photo(args: argparse.Namespace) -> int:
             write_image(scratch / target.name, triplet.distorted)
         print(target)
         return 0
-    stem = "-".join([args.photo.stem, *(f"{one.name}-{one.severity:g}" for one in recipe)])
+    stem = "-".join([args.photo.stem, *map(_slug, recipe)])
     with whole_files(target) as scratch:
         write_image(scratch / f"{stem}.png", triplet.distorted)
         _write_maps(scratch / f"{stem}-maps.safetensors", triplet, recipe)
         drawn = _draw_maps(scratch / f"{stem}-map.png", triplet, recipe)
         record = json.dumps(recipe_record(recipe, args.photo), indent=2) + "\n"
         (scratch / f"{stem}-recipe.json").write_text(record, encoding="utf-8")
+    if not drawn:
+        (target / f"{stem}-map.png").unlink(missing_ok=True)  # an earlier run's would stand beside other files
     print(target / f"{stem}.png")
     for ending in ("-maps.safetensors", *(["-map.png"] if drawn else []), "-recipe.json"):
         note(f"written: {target / f'{stem}{ending}'}")
     return 0
+
+
+def _slug(one: Component) -> str:
+    """What was done, for a file name: region and seed where they are not the defaults."""
+    slug = f"{one.name}-{one.severity:g}"
+    if one.region != "whole":
+        slug += f"-{one.region}"
+    return slug if one.seed == SEED else f"{slug}-seed-{one.seed}"
 
 
 def _write_maps(path: Path, triplet: Triplet, recipe: Recipe) -> None:

@@ -118,9 +118,11 @@ def print_profile(parts: dict[str, Any]) -> None:
 def run_growth(args: argparse.Namespace) -> int:
     """Costs over sizes."""
     from ..evaluation.growth import measure_growth
-    from ..figures import figure_path
+    from ..figures import check_ending, figure_path
     from ..figures_growth import growth_figure
 
+    if args.figure is not None:
+        check_ending(figure_path(args.figure))
     _prepare(args)
     report = measure_growth(
         make_loss(args),

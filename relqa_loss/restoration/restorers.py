@@ -351,8 +351,14 @@ def train(
         settings = {"task": task, "seed": seed, "plan": asdict(plan_of(name)), "photographs": digest}
         if name in _WITH_WEIGHTS:
             settings["weights"] = dict(weights) if name in _OF_MAPS else distance
-        if all(path.exists() for path in paths.values()):
-            return {one: _read(path, {**settings, "loss": one}, spoil.scale, device) for one, path in paths.items()}
+        # All that are there are read, since what was made otherwise must not be written over either.
+        there = {
+            one: _read(path, {**settings, "loss": one}, spoil.scale, device)
+            for one, path in paths.items()
+            if path.exists()
+        }
+        if len(there) == len(paths):
+            return there
         made = build()
         for one, path in paths.items():
             _write(path, {**settings, "loss": one}, made[wanted[one]])

@@ -177,18 +177,20 @@ def keep(
         # Before any is made: among pairs of another kind, and through a link, ours would spoil them for their own run.
         _read_shard(there[0], of_pairs)
     folder.mkdir(parents=True, exist_ok=True)
-    began, mine, made = time.monotonic(), missing[ranks.rank :: ranks.size], 0
+    began, mine, stopped = time.monotonic(), missing[ranks.rank :: ranks.size], False
     with on_sigterm() as stop:
-        for shard, batch in zip(mine, batches(make, mine, config.workers, ahead=1), strict=True):
-            state = {"fingerprint": of_pairs, "pairs": tuple(cells_of_pairs(predictor, batch, device))}
-            write_atomically(paths[shard], partial(torch.save, state))
-            made += 1
-            if progress is not None and ranks.first:
-                rate = made / (time.monotonic() - began)
-                progress(Progress("pairs", made, len(mine), None, rate, (len(mine) - made) / rate))
-            if stop.asked:
+        made_of_mine = batches(make, mine, config.workers, ahead=1)
+        # Processes meet after every shard: one that waited hours for a slower one would run into the group's timeout.
+        for turn in range(-(-len(missing) // ranks.size)):
+            if turn < len(mine):
+                state = {"fingerprint": of_pairs, "pairs": tuple(cells_of_pairs(predictor, next(made_of_mine), device))}
+                write_atomically(paths[mine[turn]], partial(torch.save, state))
+                if progress is not None and ranks.first:
+                    rate = (turn + 1) / (time.monotonic() - began)
+                    progress(Progress("pairs", turn + 1, len(mine), None, rate, (len(mine) - turn - 1) / rate))
+            (stopped,) = any_rank([stop.asked], device)
+            if stopped:
                 break
-        (stopped,) = any_rank([stop.asked], device)
     if stopped:
         raise Stopped("stopped by SIGTERM while pairs were made, those that are finished are kept: resume to go on")
     return _read(paths, out, of_pairs)

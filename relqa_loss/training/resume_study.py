@@ -52,13 +52,11 @@ class Kill:
         after_step: last step in the log when it came.
         checkpoint_step: step of the checkpoint found afterwards; None if there was none yet.
         torn: a checkpoint was being written: its unfinished file was there.
-        readable: the checkpoint could be read, or there was none yet.
     """
 
     after_step: int
     checkpoint_step: int | None
     torn: bool
-    readable: bool
 
 
 def resume_study(
@@ -90,7 +88,7 @@ def resume_study(
     Raises:
         ValueError: fewer than one kill or more than the log has lines for, no number of threads, or a recipe of several
             parts.
-        RuntimeError: a run failed by itself or hung.
+        RuntimeError: a run failed by itself or hung, or a kill left a checkpoint that cannot be read.
     """
     if kills < 1 or not threads:
         raise ValueError(f"kills and the numbers of threads must be at least one, got {kills} and {list(threads)}")
@@ -103,9 +101,10 @@ def resume_study(
         for out in undisturbed:
             _finish(_start(base, out, count), out)
             progress(f"undisturbed run with {count} threads: {out.name}")
+            _check_kills(kills, out)
         repeats.append({"threads": count, **compare(*undisturbed)})
     killed, whole = folder / "killed", folder / f"undisturbed-{threads[0]}-a"
-    done = _kill_and_resume(base, killed, threads[0], log_steps(whole), kills, seed, progress)
+    done = _kill_and_resume(base, killed, threads[0], _moments(whole), kills, seed, progress)
     return {
         "setup": {
             "recipe": recipe,
@@ -119,7 +118,6 @@ def resume_study(
         "kills": [vars(kill) for kill in done],
         "kills_that_happened": len(done),
         "kills_during_a_checkpoint": sum(kill.torn for kill in done),
-        "checkpoints_always_readable": all(kill.readable for kill in done),
         "stray_files": sorted({entry.name for entry in killed.iterdir()} - {CHECKPOINT, METRICS}),
         "killed_and_undisturbed": compare(killed, whole),
         "undisturbed_repeated": repeats,
@@ -158,6 +156,18 @@ def log_steps(out: Path) -> list[int]:
     return [int(line["step"]) for line in read_log(out)]
 
 
+def _moments(out: Path) -> list[int]:
+    """Steps after which a run like this one can be killed."""
+    steps = log_steps(out)
+    return steps[: max(1, len(steps) - GAP)]
+
+
+def _check_kills(kills: int, out: Path) -> None:
+    most = len(_moments(out))
+    if kills > most:
+        raise ValueError(f"kills must be at most {most}, one for each line of the log but the last {GAP}, got {kills}")
+
+
 def _start(base: Sequence[str], out: Path, threads: int) -> subprocess.Popen[bytes]:
     """The command in a process of its own that runs this package and no other; what it says goes to a file."""
     package = str(Path(__file__).resolve().parents[2])
@@ -189,18 +199,13 @@ def _kill_and_resume(
     base: Sequence[str],
     out: Path,
     threads: int,
-    steps: Sequence[int],
+    possible: Sequence[int],
     kills: int,
     seed: int,
     progress: Callable[[str], None],
 ) -> list[Kill]:
     """Start, kill and resume a run, then let it end; the kills that came before it had ended by itself."""
     draws = random.Random(seed)
-    possible = steps[: max(1, len(steps) - GAP)]
-    if kills > len(possible):
-        raise ValueError(
-            f"kills must be at most {len(possible)}, one for each line of the log but the last {GAP}, got {kills}"
-        )
     moments = sorted(draws.sample(possible, kills))
     done: list[Kill] = []
     for moment in moments:
@@ -275,11 +280,9 @@ def _checkpoint_step(out: Path) -> int | None:
 
 def _examine(out: Path, leftover: Identity | None) -> Kill:
     """What a kill has left, ``leftover`` being the unfinished checkpoint that an earlier one had left before."""
-    step: int | None = None
-    readable = True
+    steps = log_steps(out)
     try:
         step = _checkpoint_step(out)
-    except ValueError:
-        readable = False
-    steps = log_steps(out)
-    return Kill(steps[-1] if steps else 0, step, _is_new(_unfinished(out), leftover), readable)
+    except ValueError as error:
+        raise RuntimeError(f"a kill left a checkpoint that cannot be read: {error}") from None
+    return Kill(steps[-1] if steps else 0, step, _is_new(_unfinished(out), leftover))

@@ -24,7 +24,7 @@ from ..predictor import DistortionPredictor
 from ..scorer import RelationalScorer
 from .data import Photographs
 from .distributed import at_least_one, current, gathered, share_of_count
-from .loop import ProgressCallback, run
+from .loop import CHECKPOINT, ProgressCallback, run
 from .provenance import fingerprint
 from .ranking import RANKING_LOSSES, VOTES_TEMPERATURE, votes_loss
 from .recipe import Recipe, ScorerConfig
@@ -275,7 +275,7 @@ def train_scorer(
     whole = range(config.batch)
     make_tiers = MakeTiers(photographs.training, recipe, engine, current().rows(config.batch))
     validation = MakeTiers(photographs.validation, recipe, engine, whole)
-    if start is None:
+    if start is None and not (resume and (Path(out) / CHECKPOINT).exists()):
         first = dataclasses.replace(make_tiers, rows=whole)(0)
         start_at_scale(objective, TierBatch(*(tensor.to(device) for tensor in first)))
 

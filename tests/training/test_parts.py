@@ -15,8 +15,9 @@ from torch import Tensor
 from relqa_loss import RelationalLoss
 from relqa_loss.cli import main
 from relqa_loss.distortions import availability
-from relqa_loss.distortions.bank import BANK
+from relqa_loss.distortions.bank import BANK, by_name
 from relqa_loss.images import MissingExtra, write_image
+from relqa_loss.training import release, scorer_stage
 from relqa_loss.training.data import load_photographs
 from relqa_loss.training.distributed import Ranks
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress
@@ -81,6 +82,42 @@ def test_the_scorer_is_taught_on_the_last_part_and_the_weights_know_all(
     provenance = json.loads((tmp_path / "scorer" / "weights" / "config.json").read_text())["provenance"]
     assert [run["trained"] for run in provenance["earlier_runs"]] == ["all", "decoder"]
     assert (provenance["recipe"]["seed"], provenance["recipe"]["predictor"]["trained"]) == (7, "competition")
+
+
+def test_the_weights_are_measured_where_test_photographs_are_named_and_written_again_on_resuming(
+    trained: Path,
+    train: Callable[..., int],
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(release, "BANK", [by_name("darken"), by_name("luma_noise")])
+    out = tmp_path / "scorer"
+    options = ["--predictor", trained, "--test", photos, "--source", "Mine=CC0", "--note", "a trial", "--name", "tiny"]
+    assert train("scorer", out, *options) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((out / "evaluation.json").read_text())
+    assert set(printed["per_operator"]) == {"darken", "luma_noise"} and printed["photographs"] == 6
+    written = {path.name: path.read_bytes() for path in (out / "weights").iterdir()}
+    card, provenance = written["README.md"].decode(), json.loads(written["config.json"])["provenance"]
+    assert "# tiny\n" in card and "- Mine: CC0" in card and "localisation" in card.lower()
+    assert provenance["notes"] == ["a trial"] and provenance["sources"] == [["Mine", "CC0"]]
+    # A finished run has no step left to draw tiers for.
+    shutil.rmtree(out / "weights")
+    monkeypatch.setattr(scorer_stage, "start_at_scale", None)
+    assert train("scorer", out, *options, "--resume") == 0
+    again = {path.name: path.read_bytes() for path in (out / "weights").iterdir()}
+    assert {name: again[name] for name in again if name != "README.md"} == {
+        name: written[name] for name in written if name != "README.md"
+    }
+    monkeypatch.undo()
+    further = ["--predictor", trained, "--scorer-from", out / "weights"]
+    assert train("scorer", tmp_path / "further", *further) == 0
+    config = json.loads((tmp_path / "further" / "weights" / "config.json").read_text())
+    assert (
+        config["provenance"]["earlier_scorer_runs"] and config["files"] != json.loads(written["config.json"])["files"]
+    )
 
 
 def test_a_run_that_was_interrupted_goes_on_where_it_was(

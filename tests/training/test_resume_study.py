@@ -25,7 +25,6 @@ from relqa_loss.training.recipe_toml import load_recipe
 from relqa_loss.training.resume_study import (
     _examine,
     _identity,
-    _kill_and_resume,
     _trains_beyond,
     compare,
     log_steps,
@@ -75,7 +74,6 @@ def test_a_run_that_is_killed_and_resumed_ends_bitwise_where_an_undisturbed_one_
 
 
 def test_a_kill_leaves_a_checkpoint_that_can_be_read_and_resuming_leaves_no_stray_file(report: dict[str, Any]) -> None:
-    assert report["checkpoints_always_readable"]
     assert all(kill["checkpoint_step"] is not None for kill in report["kills"])
     assert report["stray_files"] == []
 
@@ -114,6 +112,13 @@ def test_a_study_without_kills_is_refused(photos: Path, tmp_path: Path) -> None:
         resume_study(photos, tmp_path, kills=0)
 
 
+def test_more_kills_than_a_run_has_moments_are_refused_after_its_first_run(photos: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    with pytest.raises(ValueError, match=r"kills must be at most \d+, .* got 50"):
+        resume_study(photos, tmp_path, overrides=TINY, kills=50, threads=[1], progress=told.append)
+    assert len(told) == 1
+
+
 def test_a_run_that_fails_by_itself_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"failed by itself: .*no photograph in folder"):
         resume_study(tmp_path, tmp_path, overrides=TINY)
@@ -147,9 +152,10 @@ def test_what_an_earlier_kill_has_left_is_not_a_checkpoint_under_way(tmp_path: P
     assert not _examine(tmp_path, leftover).torn
 
 
-def test_more_kills_than_there_are_moments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="kills must be at most 2, one for each line of the log but the last 3, got 3"):
-        _kill_and_resume([], tmp_path, 1, [2, 4, 6, 8, 10], kills=3, seed=0, progress=print)
+def test_a_checkpoint_that_a_kill_left_unreadable_ends_the_study(tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(b"half")
+    with pytest.raises(RuntimeError, match=r"a kill left a checkpoint that cannot be read: .* damaged"):
+        _examine(tmp_path, None)
 
 
 # --- SIGTERM
