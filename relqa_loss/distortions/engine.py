@@ -139,6 +139,12 @@ class DistortionEngine:
         """The operators."""
         return tuple(self._table.values())
 
+    def operator(self, name: str) -> Distortion:
+        """The operator of that name; ValueError with the nearest match for one that this engine does not know."""
+        if name not in self._table:
+            raise ValueError(unknown_name("distortion", name, self._table))
+        return self._table[name]
+
     def extended(self, *distortions: Distortion | str) -> DistortionEngine:
         """This engine with further operators, one's own or of the bank; this one stays as it is.
 

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..distortions import DistortionEngine, Triplet, visibility
-from ..distortions.bank import by_name
 from ..distortions.recipe import Recipe as Components
 from .data import row_crops, seeded
 from .recipe import Recipe
@@ -62,7 +61,7 @@ class MakePairs:
 
     def _traceless(self, recipe: Components) -> bool:
         """Whether a picture shows one operator that leaves no trace, and so what was done to it, but not to which."""
-        return len(recipe) == 1 and not by_name(recipe[0].name).trace
+        return len(recipe) == 1 and not self.engine.operator(recipe[0].name).trace
 
 
 def halved(maps: Tensor, weight: Tensor, unsigned: Tensor) -> tuple[Tensor, Tensor, Tensor]:

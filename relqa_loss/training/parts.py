@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..distortions import Distortion
 from ..predictor import DistortionPredictor
 from .data import Photographs, load_photographs
 from .distributed import any_rank, current
@@ -46,6 +47,7 @@ def train_parts(
     out: Path,
     *,
     start: Start | None = None,
+    further: Sequence[Distortion] = (),
     resume: bool = False,
     device: torch.device,
     loaded: Callable[[Photographs, DataConfig], None] | None = None,
@@ -58,6 +60,7 @@ def train_parts(
         data: folder of photographs.
         out: folder of the stage; see :func:`folders_of_parts`.
         start: what the first part starts from; None for random weights.
+        further: operators of your own beside the recipe's, in every part.
         resume: go on where ``out`` says: parts that are finished are taken as they are.
         device: where to train.
         loaded: called with the photographs and the recipe's section of them, each time they are read.
@@ -79,7 +82,7 @@ def train_parts(
     for part in parts:
         # What would be refused hours from now is refused now.
         current().rows(part.recipe.predictor.batch)
-        engine_of(part.recipe)
+        engine_of(part.recipe, further)
     photographs, loaded_for = None, None
     for part, folder in zip(parts, folders, strict=True):
         recipe = part.recipe
@@ -97,6 +100,7 @@ def train_parts(
                 photographs,
                 folder,
                 start=start,
+                further=further,
                 resume=resume,
                 device=device,
                 progress=progress if len(parts) == 1 else _naming(part, progress),

@@ -246,15 +246,15 @@ def new_predictor(config: PredictorConfig) -> DistortionPredictor:
     return DistortionPredictor(*(getattr(config, name) for name in ARCHITECTURE))
 
 
-def engine_of(recipe: Recipe) -> DistortionEngine:
-    """What makes the pairs of a recipe's predictor.
+def engine_of(recipe: Recipe, further: Sequence[Distortion] = ()) -> DistortionEngine:
+    """What makes the pairs of a recipe's predictor, with further operators that the bank does not have.
 
     Raises:
         MissingExtra: the codec of an operator is missing, and the recipe does not allow to do without.
     """
     several = recipe.predictor.two_operators
     return DistortionEngine(
-        recipe.data.operators(),
+        [*recipe.data.operators(), *further],
         components={1: 1 - several, 2: several},
         missing_codecs=recipe.data.missing_codecs,
         odds=recipe.data.odds,
@@ -268,6 +268,7 @@ def train_predictor(
     out: str | Path,
     *,
     start: Start | None = None,
+    further: Sequence[Distortion] = (),
     resume: bool = False,
     device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
@@ -280,6 +281,7 @@ def train_predictor(
         out: folder of this stage; the competition alone also leaves its pairs there, see :mod:`.kept_cells`.
         start: a predictor of the recipe's architecture to start from, as :func:`start_from` returns it; None for
             random weights.
+        further: operators of your own beside the recipe's, each drawn as often as one of these.
         resume: go on from the checkpoint there.
         device: where to train.
         progress: called at every logged step.
@@ -303,7 +305,7 @@ def train_predictor(
         )
     device = torch.device(device)
     torch.manual_seed(recipe.seed)
-    engine = engine_of(recipe)
+    engine = engine_of(recipe, further)
     predictor = new_predictor(config)
     if start is not None:
         predictor.load_state_dict(start.predictor.state_dict())
@@ -346,7 +348,8 @@ def train_predictor(
             return {}
         return quick_figures(model, engine.distortions, photographs.validation, config.crop, recipe.seed, device)
 
-    of_run = fingerprint(recipe, "predictor", photographs, None if start is None else start.predictor)
+    base = None if start is None else start.predictor
+    of_run = fingerprint(recipe, "predictor", photographs, base, further=further)
     rows = current().rows(config.batch)
     make: Callable[[int], object] = MakePairs(photographs.training, recipe, engine, rows)
     takes: Callable[[Any], tuple[Tensor, dict[str, Tensor]]] = loss_of
@@ -358,7 +361,7 @@ def train_predictor(
             config,
             Path(out),
             fingerprint=of_run,
-            of_pairs=fingerprint_of_pairs(recipe, photographs, predictor),
+            of_pairs=fingerprint_of_pairs(recipe, photographs, predictor, further),
             resume=resume,
             device=device,
             progress=progress,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.resources
 import json
@@ -13,6 +14,7 @@ from torch import nn
 
 from .. import __version__
 from ..digests import digest_of, tensors_digest, without_parts
+from ..distortions import Distortion
 from ..distortions.availability import missing_codecs
 from ..distortions.bank import BANK, SEVERITY_FILE, by_name
 from ..predictor import DistortionPredictor
@@ -26,7 +28,13 @@ def _severity_table() -> bytes:
     return (importlib.resources.files("relqa_loss.distortions") / SEVERITY_FILE).read_bytes()
 
 
-def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, *bases: nn.Module | None) -> str:
+def fingerprint(
+    recipe: Recipe,
+    stage: str,
+    photographs: Photographs,
+    *bases: nn.Module | None,
+    further: Sequence[Distortion] = (),
+) -> str:
     """sha256 over what decides a stage's result.
 
     Args:
@@ -34,21 +42,27 @@ def fingerprint(recipe: Recipe, stage: str, photographs: Photographs, *bases: nn
         stage: ``"predictor"`` or ``"scorer"``.
         photographs: names and contents.
         bases: the networks that the stage builds on or starts from; None counts nothing.
+        further: operators beside the recipe's. Their values count; what their functions do cannot be seen.
     """
-    return _fingerprint(recipe, stage, photographs, [tensors_digest(base) for base in bases if base is not None])
+    known = [tensors_digest(base) for base in bases if base is not None]
+    return _fingerprint(recipe, stage, photographs, known, further)
 
 
-def fingerprint_of_pairs(recipe: Recipe, photographs: Photographs, predictor: DistortionPredictor) -> str:
+def fingerprint_of_pairs(
+    recipe: Recipe, photographs: Photographs, predictor: DistortionPredictor, further: Sequence[Distortion] = ()
+) -> str:
     """sha256 over what kept pairs hold (:mod:`.kept_cells`), whatever the competition then learns from them.
 
     The version of this package counts, and :data:`.kept_cells.CONTENT` between versions: what lies in a folder may come
     from an engine or networks that have changed since.
     """
     before = without_parts(predictor, (predictor.competition,))
-    return _fingerprint(recipe, "pairs", photographs, [digest_of(before), __version__, str(CONTENT)])
+    return _fingerprint(recipe, "pairs", photographs, [digest_of(before), __version__, str(CONTENT)], further)
 
 
-def _fingerprint(recipe: Recipe, stage: str, photographs: Photographs, bases: Sequence[str]) -> str:
+def _fingerprint(
+    recipe: Recipe, stage: str, photographs: Photographs, bases: Sequence[str], further: Sequence[Distortion]
+) -> str:
     digest = hashlib.sha256(recipe.digest(stage).encode())
     digest.update(photographs.digest.encode())
     digest.update(_severity_table())
@@ -59,6 +73,10 @@ def _fingerprint(recipe: Recipe, stage: str, photographs: Photographs, bases: Se
         # What is left out here may not be left out elsewhere. With nothing missing it is the data of "raise".
         for name in missing_codecs(by_name(name) for name in recipe.data.operators()):
             digest.update(f"without {name}".encode())
+    for one in further:
+        values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+        plain = {name: value for name, value in values.items() if not callable(value)}
+        digest.update(json.dumps(plain, sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -68,6 +86,7 @@ def provenance_of(
     *,
     start: Start | None,
     scorer_start: ScorerStart | None = None,
+    further: Sequence[Distortion] = (),
     predictor_seconds: float,
     scorer_seconds: float,
     device: torch.device,
@@ -86,6 +105,7 @@ def provenance_of(
         "start_sha256": None if start is None else tensors_digest(start.predictor),
         "earlier_runs": [] if start is None else list(start.runs),
         "earlier_scorer_runs": [] if scorer_start is None else list(scorer_start.runs),
+        "further_operators": [one.name for one in further],
         "trained_without": list(unseen_operators(recipe, start)),
         "data_sha256": photographs.digest,
         "training_photographs": len(photographs.training),

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..distortions import DistortionEngine
+from ..distortions import Distortion, DistortionEngine
 from ..distortions.filters import fixed_gaussian
 from ..predictor import DistortionPredictor
 from ..scorer import RelationalScorer
@@ -214,6 +214,7 @@ def train_scorer(
     out: str | Path,
     *,
     start: ScorerStart | None = None,
+    further: Sequence[Distortion] = (),
     resume: bool = False,
     device: str | torch.device = "cpu",
     progress: ProgressCallback | None = None,
@@ -226,6 +227,7 @@ def train_scorer(
         predictor: moved to ``device``, put in evaluation mode and frozen, in place; its values stay.
         out: folder of this stage.
         start: a scorer to start from, as :func:`.start.start_scorer_from` returns it; None for random weights.
+        further: operators of your own beside the recipe's, as the predictor had them.
         resume: go on from the checkpoint there.
         device: where to train.
         progress: called at every logged step.
@@ -271,7 +273,7 @@ def train_scorer(
         for part in scorer.judging():
             part.requires_grad_(True)
     objective = ScorerObjective(predictor, scorer, config, together=True)
-    engine = DistortionEngine(recipe.data.operators(), missing_codecs=recipe.data.missing_codecs)
+    engine = DistortionEngine([*recipe.data.operators(), *further], missing_codecs=recipe.data.missing_codecs)
     whole = range(config.batch)
     make_tiers = MakeTiers(photographs.training, recipe, engine, current().rows(config.batch))
     validation = MakeTiers(photographs.validation, recipe, engine, whole)
@@ -293,6 +295,7 @@ def train_scorer(
         terms = [averaged(TierBatch(*(t.to(device) for t in validation(-1 - n))))[1] for n in range(8)]
         return {f"validation_{name}": float(sum(float(term[name]) for term in terms)) / len(terms) for name in terms[0]}
 
+    base = None if start is None else start.scorer
     run(
         "scorer",
         scorer,
@@ -301,7 +304,7 @@ def train_scorer(
         loss_of,
         validate,
         Path(out),
-        fingerprint=fingerprint(recipe, "scorer", photographs, predictor, None if start is None else start.scorer),
+        fingerprint=fingerprint(recipe, "scorer", photographs, predictor, base, further=further),
         record={},
         resume=resume,
         device=device,

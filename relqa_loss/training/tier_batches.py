@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..distortions import DistortionEngine, Tier
+from ..distortions import Distortion, DistortionEngine, Tier
 from ..distortions.bank import by_name
 from ..distortions.panel import PANEL, PanelMember, Prepared, panel_scores
 from ..relation import AXES, axis_index
@@ -53,6 +53,7 @@ def tier_batch(
     generators: Sequence[torch.Generator] | None = None,
     *,
     votes: bool = True,
+    operator: Callable[[str], Distortion] = by_name,
 ) -> TierBatch:
     """Targets of a tier, from the recipes of its images, and what the members of a panel say of them.
 
@@ -64,6 +65,7 @@ def tier_batch(
         members: of the panel; none for no votes.
         generators: B of them, which choose the images that the judgement sees; None for the first ones.
         votes: whether the members are asked; what they alone could order stays unordered otherwise too.
+        operator: name -> operator, of the engine that made the tier.
     """
     axes = torch.zeros(*tier.severity.shape, len(AXES))
     severity = torch.full(tier.severity.shape, float("nan"))
@@ -71,7 +73,7 @@ def tier_batch(
     for row, recipes in enumerate(tier.recipes):
         for column, recipe in enumerate(recipes):
             for component in recipe:
-                distortion = by_name(component.name)
+                distortion = operator(component.name)
                 alone[row, column] &= distortion.told_apart_alone
                 for axis, effect in distortion.effects.items():
                     axes[row, column, axis_index(axis)] += abs(effect) * component.severity
@@ -103,7 +105,7 @@ def tier_batch(
         # Where nothing is known of two pictures of which each shows its damage, the distances to the original decide.
         told=torch.where(known, shows, alone[rows, first] & alone[rows, second]),
         silent=known & ~shows,
-        panel=_panel_levels(tier, members if votes else ()),
+        panel=_panel_levels(tier, members if votes else (), operator),
     )
 
 
@@ -114,7 +116,7 @@ def panel_members(panel: str) -> tuple[PanelMember, ...]:
     return tuple(member for member in PANEL if panel == "all" or not member.opinion_constants)
 
 
-def _panel_levels(tier: Tier, members: Sequence[PanelMember]) -> Tensor:
+def _panel_levels(tier: Tier, members: Sequence[PanelMember], operator: Callable[[str], Distortion]) -> Tensor:
     """What each member says of each picture: (B, T, M), in octaves above its threshold; NaN for displaced content."""
     batch, size = tier.severity.shape
     if not members:
@@ -122,7 +124,7 @@ def _panel_levels(tier: Tier, members: Sequence[PanelMember]) -> Tensor:
     columns = [PANEL.index(member) for member in members]
     known = Prepared(tier.reference)
     scores = torch.stack([panel_scores(picture, known)[:, columns] for picture in tier.images.unbind(1)], dim=1)
-    moved = [[any(by_name(c.name).flow is not None for c in recipe) for recipe in recipes] for recipes in tier.recipes]
+    moved = [[any(operator(c.name).flow is not None for c in recipe) for recipe in recipes] for recipes in tier.recipes]
     thresholds = torch.tensor([member.threshold for member in members])
     return torch.where(torch.tensor(moved)[..., None], torch.nan, log_levels(scores, thresholds))
 
@@ -142,4 +144,10 @@ class MakeTiers:
         streams = [seeded(self.recipe.seed, 3, step, row) for row in self.rows]
         crops = row_crops(self.photographs, config.crop, self.recipe.data.smallest_scale, streams)
         tier = self.engine.tier(crops, size=config.tier, generator=streams, kinds=config.kinds)
-        return tier_batch(tier, panel_members(config.panel), streams, votes=config.trained == "all")
+        return tier_batch(
+            tier,
+            panel_members(config.panel),
+            streams,
+            votes=config.trained == "all",
+            operator=self.engine.operator,
+        )

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from relqa_loss import AXES, DistortionEngine, DistortionPredictor, RelationalScorer
 from relqa_loss.digests import tensors_digest
-from relqa_loss.distortions import availability
+from relqa_loss.distortions import Distortion, availability
 from relqa_loss.distortions.bank import by_name
 from relqa_loss.distortions.filters import fixed_gaussian
 from relqa_loss.evaluation.engine_cases import trained_without
@@ -25,6 +25,7 @@ from relqa_loss.training.data import Photographs, batches, load_photographs, ran
 from relqa_loss.training.loop import CHECKPOINT, METRICS, Progress, load_average
 from relqa_loss.training.pairs import MakePairs, PairBatch
 from relqa_loss.training.predictor_stage import (
+    engine_of,
     map_loss,
     new_predictor,
     presence_loss,
@@ -39,6 +40,7 @@ from relqa_loss.training.start import DECODING, ScorerStart, Start, start_from, 
 from relqa_loss.training.tier_batches import JUDGED_IMAGES, MakeTiers, TierBatch, panel_members, tier_batch
 
 PhotoMaker = Callable[..., Tensor]
+LEVELS = tuple(0.05 * k for k in range(11))
 
 
 class Interruption(Exception):
@@ -204,6 +206,35 @@ def test_pairs_without_trace_have_magnitudes_and_no_signs(recipe: Recipe, photog
     assert batch.maps[:, AXES.index("occlusion")].amax() > 0
     engine = DistortionEngine(["gaussian_blur"], regions={"whole": 1.0}, components={1: 1.0})
     assert (MakePairs(photographs.training, alone, engine, range(2))(0).unsigned == 0).all()
+
+
+def test_operators_of_ones_own_are_drawn_beside_the_recipes_and_are_part_of_what_a_run_is_told_by(
+    recipe: Recipe, photographs: Photographs, tmp_path: Path
+) -> None:
+    def fog(images: Tensor, share: Tensor, generator: torch.Generator) -> Tensor:
+        return images * (1 - share.view(-1, 1, 1, 1)) + share.view(-1, 1, 1, 1)
+
+    own = Distortion("fog", "tone", {"contrast": -1.0}, span=(0.1, 0.6), apply=fog, trace=False)
+    others = tuple(name for name in recipe.data.operators() if name != "darken")
+    few = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, held_out=others))
+    engine = engine_of(few, [own])
+    assert engine.names == ("darken", "fog") and engine.operator("fog") is own
+    with pytest.raises(ValueError, match="unknown distortion 'fogg'; did you mean 'fog'"):
+        engine.operator("fogg")
+    alone = DistortionEngine([own], regions={"whole": 1.0}, components={1: 1.0})
+    pairs = MakePairs(photographs.training, with_predictor(recipe, both_distorted=0.0), alone, range(2))(0)
+    assert (pairs.weight == 0).all() and pairs.unsigned.amax() > 0
+    kinds = dataclasses.replace(recipe.scorer, kinds={"ladder": 1.0})
+    tiers = MakeTiers(photographs.training, dataclasses.replace(recipe, scorer=kinds), alone, range(2))(0)
+    assert tiers.axes.amax() > 0
+    assert torch.equal(tiers.axes[..., AXES.index("contrast")] > 0, tiers.axes.sum(dim=2) > 0)
+    variants: list[list[Distortion]] = [[], [own], [own.with_levels(LEVELS)]]
+    told = [fingerprint(recipe, "predictor", photographs, further=one) for one in variants]
+    assert len(set(told)) == 3 and told[0] == fingerprint(recipe, "predictor", photographs)
+    train_predictor(few, photographs, tmp_path, further=[own])
+    train_predictor(few, photographs, tmp_path, further=[own], resume=True)
+    with pytest.raises(ValueError, match="another recipe, other photographs, other operators of your own"):
+        train_predictor(few, photographs, tmp_path, resume=True)
 
 
 def test_a_claim_that_nobody_can_see_on_either_side_has_no_weight(recipe: Recipe, photographs: Photographs) -> None:
