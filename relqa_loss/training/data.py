@@ -17,12 +17,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..distortions.dataset import FLAT, MOST_CROPS
 from ..images import list_images, read_each
 
 Batch = TypeVar("Batch")
-
-FLAT = 0.02
-"""A crop whose standard deviation is below this shows nothing a distortion could act on; another one is drawn."""
 
 WORKER_GRACE = 20
 """Seconds that a worker lives on after SIGTERM."""
@@ -89,7 +87,8 @@ def random_crops(
 
     crops = []
     for _ in range(count):
-        for _attempt in range(5):
+        # Another photograph each time and all pixels asked, unlike there: seeds must go on drawing what they drew.
+        for _attempt in range(MOST_CROPS):
             photo = photographs[int(torch.randint(len(photographs), (), generator=generator))]
             limit = min(photo.shape[1:]) / side
             scale = max(smallest_scale + (1 - smallest_scale) * uniform(), min(1.0, 1 / limit))
