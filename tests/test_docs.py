@@ -198,10 +198,14 @@ def results() -> dict[str, dict]:
 
 
 def test_the_figures_in_the_documents_are_the_measured_ones(results) -> None:
-    human = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks" / "results").glob(document.HUMAN))]
+    folder = ROOT / "benchmarks" / "results"
+    human = [json.loads(path.read_text()) for path in sorted(folder.glob(document.HUMAN))]
+    runs = {
+        document.run_name(path): json.loads(path.read_text()) for path in sorted(folder.glob(document.FROM_SCRATCH))
+    }
     for page in (ROOT / "README.md", ROOT / "docs" / "figures.md"):
         text = page.read_text(encoding="utf-8")
-        assert fill(text, document.parts(results, human), document.COMMAND) == text, (
+        assert fill(text, document.parts(results, human, runs), document.COMMAND) == text, (
             "run: relqa benchmark document README.md docs/figures.md"
         )
 
@@ -219,7 +223,15 @@ def test_every_part_has_a_place(results) -> None:
 
 def test_figures_from_scratch_are_of_operators_that_were_seen(results) -> None:
     with pytest.raises(ValueError, match="report must be of operators that its weights were trained on, got colour"):
-        document.from_scratch(results["held-out"])
+        document.from_scratch(results["held-out"], results["engine"], {})
+
+
+def test_whole_runs_stand_beside_the_bundled_weights(results) -> None:
+    name = document.run_name(Path("from-scratch-seed-7.json"))
+    run = results["engine"] | {"axis_accuracy": 0.125}
+    text = document.from_scratch(results["held-out-seen"], results["engine"], {name: run})
+    assert "| figure | target | bundled | seed 7 |" in text
+    assert "| Axis accuracy | >= 92.0 % | 100.0 % | 12.5 % |" in text
 
 
 def test_a_changed_figure_changes_the_summary(results) -> None:
@@ -244,7 +256,7 @@ def test_every_figure_that_is_short_is_in_the_summary(results) -> None:
 
 
 def test_all_documents_are_written_or_none(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(document, "parts", lambda results, human: {"summary": "new"})
+    monkeypatch.setattr(document, "parts", lambda *reports: {"summary": "new"})
     begin, end = marks("summary", document.COMMAND)
     for name in ("a.md", "b.md"):
         (tmp_path / name).write_text(f"{begin}\nold\n{end}\n", encoding="utf-8")
@@ -261,7 +273,7 @@ def test_all_documents_are_written_or_none(tmp_path, monkeypatch) -> None:
     assert main(["benchmark", "document", *paths, *results]) != 0
     assert all("old" in Path(path).read_text() for path in paths)
     monkeypatch.undo()
-    monkeypatch.setattr(document, "parts", lambda results, human: {"summary": "new"})
+    monkeypatch.setattr(document, "parts", lambda *reports: {"summary": "new"})
     assert main(["benchmark", "document", *paths, *results]) == 0
     assert all("new" in Path(path).read_text() for path in paths)
 

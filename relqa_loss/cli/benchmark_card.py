@@ -145,8 +145,10 @@ def run_document(args: argparse.Namespace) -> int:
 
     results = {stem: read_json(args.results / f"{stem}.json") for stem in document.RESULTS}
     human = [_report(path, "human", "weights") for path in sorted(args.results.glob(document.HUMAN))]
+    whole = sorted(args.results.glob(document.FROM_SCRATCH))
+    runs = {document.run_name(path): _report(path, "engine", "per_operator") for path in whole}
     try:
-        parts = document.parts(results, human)
+        parts = document.parts(results, human, runs)
     except KeyError as error:
         # JSON of an older state of this package, or of a run that left a figure out.
         raise ValueError(f"the reports in {args.results} lack a figure that the documents show: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ..markdown import table
 from . import card_sections, document_descent
@@ -45,13 +46,24 @@ RESULTS = (
 HUMAN = "human-*.json"
 """Names of the JSON of ``relqa benchmark human`` beside these, where there is any."""
 
+FROM_SCRATCH = "from-scratch-*.json"
+"""The same of the figures of whole runs of the recipe ``cpu``; what stands for the star is the run."""
 
-def parts(results: Mapping[str, Report], human: Sequence[Report] = ()) -> dict[str, str]:
+
+def run_name(path: Path) -> str:
+    """Of a file of ``FROM_SCRATCH``: ``seed 11`` of ``from-scratch-seed-11.json``."""
+    return path.stem.removeprefix("from-scratch-").replace("-", " ")
+
+
+def parts(
+    results: Mapping[str, Report], human: Sequence[Report] = (), runs: Mapping[str, Report] | None = None
+) -> dict[str, str]:
     """The parts of the documentation by name; see :func:`relqa_loss.markdown.fill`.
 
     Args:
         results: one report for each stem of ``RESULTS``.
         human: agreement with people, by data set; what is of another distance than the engine figures is left out.
+        runs: name -> engine figures of a run from scratch on the whole bank.
 
     Raises:
         KeyError: a report is missing or lacks a figure.
@@ -70,7 +82,7 @@ def parts(results: Mapping[str, Report], human: Sequence[Report] = ()) -> dict[s
                 card_sections.cannot_see(engine),
             ]
         ).rstrip(),
-        "from-scratch": from_scratch(results["held-out-seen"]),
+        "from-scratch": from_scratch(results["held-out-seen"], engine, runs or {}),
         "recovery": document_descent.recovery(results["recovery"], engine),
         "recovery-axes": document_descent.recovery_by_axis(results["recovery-axes"], engine),
         "line": document_descent.line(results["line"], engine),
@@ -154,8 +166,13 @@ def summary(results: Mapping[str, Report], human: Sequence[Report] = ()) -> str:
     return "\n".join(lines)
 
 
-def from_scratch(report: Report) -> str:
-    """All figures of weights whose training held operators out, on the operators that it did see.
+def from_scratch(report: Report, engine: Report, runs: Mapping[str, Report]) -> str:
+    """All figures of weights whose training held operators out, on the operators that it did see; then of whole runs.
+
+    Args:
+        report: of the weights that were trained without some operators.
+        engine: of the bundled weights.
+        runs: name -> figures of a run on the whole bank.
 
     Raises:
         ValueError: the report holds an operator that was held out.
@@ -164,7 +181,15 @@ def from_scratch(report: Report) -> str:
     if unseen:
         raise ValueError(f"report must be of operators that its weights were trained on, got {', '.join(unseen)}")
     rows = [one.cells() for one in verdicts(report)]
-    return f"{len(report['per_operator'])} operators:\n\n" + table(("figure", "target", "measured", ""), rows)
+    text = f"{len(report['per_operator'])} operators:\n\n" + table(("figure", "target", "measured", ""), rows)
+    if not runs:
+        return text
+    beside = [list(one.cells()[:3]) for one in verdicts(engine)]
+    for run in runs.values():
+        for row, one in zip(beside, verdicts(run), strict=True):
+            row.append(one.cells()[2])
+    heading = ("figure", "target", "bundled", *runs)
+    return f"{text}\n\nAll {len(engine['per_operator'])} operators, by the recipe `cpu`:\n\n{table(heading, beside)}"
 
 
 def restoration(report: Report, engine: Report) -> str:
