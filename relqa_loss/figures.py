@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .files import whole_files
 from .images import MissingExtra
 from .relation import AXES, Relation
 from .words import AXIS_WORDS, MIXED_BELOW, strongest
@@ -87,13 +88,15 @@ def _finish(figure: Figure, path: str | Path | None) -> Figure:
         import matplotlib
 
         target = figure_path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(target.suffix.lower())
         try:
             # Text stays text in SVG and PDF, and equal figures are equal bytes. savefig takes these from the global
             # settings only, which are put back at once.
-            with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "relqa_loss"}):
-                figure.savefig(target, metadata=dated)
+            with (
+                matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "relqa_loss"}),
+                whole_files(target.parent) as scratch,
+            ):
+                figure.savefig(scratch / target.name, metadata=dated)
         except ValueError as error:
             raise ValueError(f"cannot write the figure {target}: {error}") from error
     return figure

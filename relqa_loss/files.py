@@ -22,6 +22,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file of text, in UTF-8, or of bytes, as :func:`whole_files` does."""
+    with whole_files(path.parent) as scratch:
+        (scratch / path.name).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
 def _to_disk(path: Path) -> None:
     """Without this a new name can survive a power loss that its contents do not."""
     with path.open("rb+") as file:

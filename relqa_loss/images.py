@@ -144,7 +144,7 @@ def write_image(path: str | Path, image: Tensor) -> Path:
 
 
 def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
-    """Photographs directly inside a folder, or anywhere below it, sorted by path; hidden files are left out.
+    """Photographs directly inside a folder, or anywhere below it, sorted by path; none that is hidden.
 
     Raises:
         ValueError: not a folder, not readable, or without any photograph.
@@ -156,12 +156,17 @@ def list_images(folder: str | Path, recursive: bool = False) -> list[Path]:
         )
     try:
         entries = folder.rglob("*") if recursive else folder.iterdir()
-        found = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        found = sorted(p for p in entries if p.suffix.lower() in SUFFIXES and not _is_hidden(p.relative_to(folder)))
     except OSError as error:
         raise ValueError(f"cannot read folder {folder}: {error.strerror or error}") from error
     if not found:
         raise ValueError(f"no photograph in folder {folder} (looked for {', '.join(SUFFIXES)})")
     return found
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a file, or a folder on the way to it, is hidden: thumbnails, checkpoints of notebooks, waste bins."""
+    return any(part.startswith(".") for part in path.parts)
 
 
 def readable(name: str) -> str:
@@ -182,11 +187,15 @@ def central_crop(image: Tensor, side: int) -> Tensor:
     return image[:, top : top + side, left : left + side]
 
 
-def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor | str]]:
+def read_each(paths: Iterable[Path], smallest_side: int = MIN_SIDE) -> Iterator[tuple[Path, Tensor | str]]:
     """Read photographs one by one: each path with its image (3, H, W), or with the reason why it cannot be used.
 
+    Args:
+        paths: of the files.
+        smallest_side: in pixels; a photograph of which a side is smaller cannot be used.
+
     Raises:
-        MissingExtra: Pillow is not installed.
+        MissingExtra: Pillow is not installed, or what a 16-bit photograph needs beside it.
     """
     for path in paths:
         try:
@@ -194,30 +203,33 @@ def read_each(paths: Iterable[Path]) -> Iterator[tuple[Path, Tensor | str]]:
         except (ValueError, OSError) as error:
             yield path, str(error)
             continue
-        height, width = image.shape[1:]
-        if min(height, width) < MIN_SIDE:
-            yield path, f"smaller than {MIN_SIDE}x{MIN_SIDE} pixels: {height}x{width}"
-        else:
-            yield path, image
+        yield path, too_small(image, smallest_side) or image
 
 
-def read_folder(folder: str | Path, limit: int | None = None) -> Folder:
-    """Read the photographs of a folder; files that cannot be read are named and left out.
+def too_small(image: Tensor, side: int) -> str:
+    """Why an image (3, H, W) holds no square of ``side`` pixels; empty where it does."""
+    height, width = image.shape[1:]
+    return f"smaller than {side}x{side} pixels: {height}x{width}" if min(height, width) < side else ""
+
+
+def read_folder(folder: str | Path, limit: int | None = None, smallest_side: int = MIN_SIDE) -> Folder:
+    """Read the photographs of a folder; files that cannot be used are named and left out.
 
     Args:
         folder: the folder (not searched recursively).
         limit: read at most this many good photographs, in order of their names; None reads all.
+        smallest_side: as for :func:`read_each`.
 
     Raises:
-        ValueError: no such folder, no photograph in it, or not one that can be read.
-        MissingExtra: Pillow is not installed.
+        ValueError: no such folder, no photograph in it, or not one that can be used.
+        MissingExtra: as for :func:`read_each`.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1 or None, got {limit}")
     names: list[str] = []
     images: list[Tensor] = []
     skipped: list[tuple[str, str]] = []
-    for path, image in read_each(list_images(folder)):
+    for path, image in read_each(list_images(folder), smallest_side):
         if isinstance(image, str):
             skipped.append((path.name, image))
             continue
@@ -227,5 +239,5 @@ def read_folder(folder: str | Path, limit: int | None = None) -> Folder:
             break
     if not images:
         first = f"; first reason: {skipped[0][1]}" if skipped else ""
-        raise ValueError(f"none of the {len(skipped)} photographs in {folder} can be read{first}")
+        raise ValueError(f"none of the {len(skipped)} photographs in {folder} can be used{first}")
     return Folder(tuple(names), tuple(images), tuple(skipped))

@@ -53,14 +53,14 @@ def decode(opened: Image.Image, path: Path) -> Pixels:
     if bits > 8 and not (opened.mode.startswith("I;16") and bits == 16 and _tag(opened, PHOTOMETRIC, 1) != 0):
         turn = opened.getexif().get(ORIENTATION, 1)
         colours, opacity = _deep(opened, path, bits)
-        return _over_white(_turned(_deep_to_srgb(colours, profile), turn), _turned(opacity, turn))
+        return _over_white(_turned(_deep_to_srgb(colours, profile, path), turn), _turned(opacity, turn))
     from PIL import ImageOps
 
     opened.load()
     picture = ImageOps.exif_transpose(opened)
     if picture.mode.startswith("I;16"):
         grey = (np.asarray(picture).astype(np.float32) / 65535.0)[..., None]
-        return _deep_to_srgb(grey, profile)
+        return _deep_to_srgb(grey, profile, path)
     return _shallow(picture, profile)
 
 
@@ -197,14 +197,14 @@ def _shallow_to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
         raise ValueError(f"its colour profile cannot be applied: {error}") from error
 
 
-def _deep_to_srgb(colours: Pixels, profile: bytes | None) -> Pixels:
+def _deep_to_srgb(colours: Pixels, profile: bytes | None, path: Path) -> Pixels:
     """(H, W, 1 or 3) float32 in [0, 1] with its profile, as (H, W, 3) in sRGB: computed in 16 bits."""
     if profile is None:
         return _over_white(colours, None)
     try:
         import imagecodecs
     except ImportError as error:
-        raise MissingExtra("imagecodecs to apply the colour profile of a 16-bit picture", "deep") from error
+        raise MissingExtra(f"imagecodecs to apply the colour profile of {path.name}, of 16 bits", "deep") from error
     space = profile[16:20].decode("ascii", "replace").strip()
     if space not in ("RGB", "GRAY") or (space == "GRAY" and colours.shape[-1] == 3):
         raise ValueError(f"its colour profile is one for {space!r}, its pixels are not")

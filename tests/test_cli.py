@@ -566,8 +566,10 @@ def test_benchmark_card_takes_a_jury_on_the_same_distance(capsys, tmp_path, fold
 def test_benchmark_recovery_compares_with_plain_l1(capsys, tmp_path, files):
     target = tmp_path / "recovery.json"
     arguments = ["--data", files, "--limit", 2, "--crop", 32, "--steps", 2, "--json", target]
-    code, out, _ = run(capsys, "benchmark", "recovery", *arguments)
+    write_image(files / "a.png", torch.rand(3, 40, 24))
+    code, out, err = run(capsys, "benchmark", "recovery", *arguments)
     table = json.loads(out)
+    assert "skipped a.png: smaller than 32x32 pixels: 40x24" in err
     assert code == 0 and table == json.loads(target.read_text()) and (table["pictures"], table["steps"]) == (2, 2)
     assert all(set(row) == {"start", "RelationalLoss", "L1"} for row in table["psnr"].values())
 

@@ -155,6 +155,9 @@ def test_folder_lists_photographs_by_name(tmp_path, picture):
         write_image(tmp_path / name, picture)
     (tmp_path / "notes.txt").write_text("x")
     assert [p.name for p in list_images(tmp_path)] == ["a.JPG", "b.png", "c.webp"]
+    for name in ("in/d.png", ".ipynb_checkpoints/e.png", "in/.Trash/files/f.png"):
+        write_image(tmp_path / name, picture)
+    assert [p.name for p in list_images(tmp_path, recursive=True)] == ["a.JPG", "b.png", "c.webp", "d.png"]
 
 
 def test_folder_names_and_skips_what_it_cannot_read(tmp_path, picture):
@@ -168,6 +171,10 @@ def test_folder_names_and_skips_what_it_cannot_read(tmp_path, picture):
     assert [name for name, _ in folder.skipped] == ["b.png", "c.png"]
     assert "15x33" in folder.skipped[1][1]
     assert read_folder(tmp_path, limit=1).names == ("a.png",)
+    # The limit counts those that can be used.
+    write_image(tmp_path / "a.png", picture[:, :17])
+    large = read_folder(tmp_path, limit=1, smallest_side=20)
+    assert large.names == ("d.png",) and large.skipped[0] == ("a.png", "smaller than 20x20 pixels: 17x33")
 
 
 def test_a_folder_without_a_readable_photograph_is_one_clear_error(tmp_path):

@@ -1,4 +1,5 @@
 import builtins
+import sys
 
 import numpy as np
 import pytest
@@ -213,6 +214,14 @@ def test_deep_colour_without_its_reader_names_the_extra_and_drops_no_bits(tmp_pa
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(MissingExtra, match=r"16 bits of a\.png: pip install \"relqa_loss\[deep\]\""):
         read_image(tmp_path / "a.png")
+
+
+def test_a_deep_grey_picture_with_a_profile_is_named_without_what_applies_it(tmp_path, monkeypatch):
+    deep = np.linspace(0, 65535, 400).astype(np.uint16).reshape(20, 20)
+    Image.fromarray(deep).save(tmp_path / "grey.png", icc_profile=grey_profile(1.0))
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(MissingExtra, match=r"profile of grey\.png, of 16 bits: pip install"):
+        read_image(tmp_path / "grey.png")
 
 
 @needs_deep

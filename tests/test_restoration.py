@@ -278,10 +278,10 @@ def test_photographs_that_are_too_small_to_judge_on_are_named(
         "--batch", 1, "--json", tmp_path / "out.json", "--test-crop",
     ]  # fmt: skip
     assert main(["benchmark", "restoration", *map(str, arguments), "32"]) == 0
-    assert "skipped small.png: smaller than --test-crop, 32 pixels" in capsys.readouterr().err
+    assert "skipped small.png: smaller than 32x32 pixels: 40x24" in capsys.readouterr().err
     assert json.loads((tmp_path / "out.json").read_text())["photographs"] == 2
     assert main(["benchmark", "restoration", *map(str, arguments), "50"]) == 1
-    assert "--test has no photograph of at least 50 pixels (--test-crop)" in capsys.readouterr().err
+    assert "can be used; first reason: smaller than 50x50 pixels: 48x56" in capsys.readouterr().err
 
 
 def test_command_prints_tables_and_a_figure(

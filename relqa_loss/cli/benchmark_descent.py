@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import write_whole
 from .common import (
     Commands,
     add_loss_arguments,
@@ -107,8 +108,9 @@ def _crops_and_losses(
     """Central crops of the photographs; the loss; it and those beside it by title; those that are missing, with why."""
     from ..evaluation.recovery_losses import losses_beside
     from ..images import central_crop, read_folder
+    from ..validation import MIN_SIDE
 
-    folder = read_folder(args.data, args.limit)
+    folder = read_folder(args.data, args.limit, max(args.crop, MIN_SIDE))
     note_skipped(folder.skipped)
     loss_fn = make_loss(args, reduction="none")
     beside, missing = losses_beside(loss_fn, args.beside, args.crop)
@@ -181,8 +183,7 @@ def _write_sheet(recovery: Recovery, reference: Tensor, path: Path) -> None:
         ]
         for start, pictures in recovery.pictures.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(as_webp(recovery_sheet(rows), LARGEST))
+    write_whole(path, as_webp(recovery_sheet(rows), LARGEST))
     note(f"written: {path}")
 
 

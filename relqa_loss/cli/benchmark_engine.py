@@ -68,19 +68,10 @@ def _central_crops(args: argparse.Namespace) -> dict[str, Tensor]:
     from ..distortions.crops import at_viewing_scale
     from ..images import central_crop, read_folder
 
-    folder = read_folder(args.data, args.limit)
-    small = [
-        (name, f"smaller than {CROP}x{CROP} pixels")
-        for name, image in zip(folder.names, folder.images, strict=True)
-        if min(image.shape[1:]) < CROP
-    ]
-    note_skipped([*folder.skipped, *small])
-    left_out = {name for name, _ in small}
+    folder = read_folder(args.data, args.limit, CROP)
+    note_skipped(folder.skipped)
     pairs = zip(folder.names, folder.images, strict=True)
-    crops = {name: central_crop(at_viewing_scale(image, CROP), CROP) for name, image in pairs if name not in left_out}
-    if not crops:
-        raise ValueError(f"no photograph of {CROP}x{CROP} pixels or more in {args.data}")
-    return crops
+    return {name: central_crop(at_viewing_scale(image, CROP), CROP) for name, image in pairs}
 
 
 def run_calibration(args: argparse.Namespace) -> int:

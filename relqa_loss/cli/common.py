@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..files import whole_files
+from ..files import write_whole
 from ..losses import DEFAULT_WEIGHTS, Reduction, RelationalLoss
 from .progress import say
 
@@ -125,8 +125,8 @@ def set_threads(threads: int | None) -> None:
 
 
 def names(text: str, between: str = ",") -> list[str]:
-    """The names in an option's text."""
-    return [name.strip() for name in text.split(between)]
+    """The names in an option's text, without empty ones."""
+    return [name.strip() for name in text.split(between) if name.strip()]
 
 
 def named(path: Path, reason: str) -> str:
@@ -199,8 +199,7 @@ def write_json(path: Path, value: object) -> None:
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")  # a pipe, or /dev/stdout
     else:
-        with whole_files(path.parent) as scratch:
-            (scratch / path.name).write_text(text, encoding="utf-8")
+        write_whole(path, text)
     note(f"written: {path}")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import whole_files
+from ..files import write_whole
 from .common import (
     Commands,
     UsageError,
@@ -212,8 +212,7 @@ def _add(report: Report, pair: Pair, reference: Tensor, image: Tensor, relation:
 def _write_page(report: Report, pairs: Pairs, target: Path) -> None:
     for image, reason in pairs.skipped:
         report.skip(image, reason)
-    with whole_files(target.parent) as scratch:
-        (scratch / target.name).write_text(report.html(), encoding="utf-8")
+    write_whole(target, report.html())
     note(f"page: {target}")
 
 

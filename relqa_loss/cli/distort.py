@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import whole_files
-from .common import Commands, UsageError, command, note, print_table
+from ..files import whole_files, write_whole
+from .common import Commands, UsageError, command, names, note, print_table
 from .progress import Bar
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ def add_commands(commands: Commands) -> None:
     again.add_argument("--other-photo", action="store_true", default=None, help="whatever photograph it was made for")
     grid = parser.add_argument_group("a figure of many distortions")
     grid.add_argument("--grid", type=Path, metavar="FILE", help="figure of distortions at rising severity (PNG, PDF)")
-    grid.add_argument("--family", metavar="A,B", type=_words, help="only these families")
-    grid.add_argument("--names", metavar="A,B", type=_words, help="only these distortions")
+    grid.add_argument("--family", metavar="A,B", type=names, help="only these families")
+    grid.add_argument("--names", metavar="A,B", type=names, help="only these distortions")
     grid.add_argument("--severities", metavar="A,B", type=_numbers, help="columns (default: 0.25,0.5,0.75,1)")
     grid.add_argument("--side", type=int, help="side of the tiles in pixels (default: 160)")
     listing = parser.add_argument_group("the bank")
@@ -72,12 +72,8 @@ def run(args: argparse.Namespace) -> int:
     return distort_photo(args)
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def _numbers(text: str) -> list[float]:
-    return [float(word) for word in _words(text)]
+    return [float(word) for word in names(text)]
 
 
 def _mode(args: argparse.Namespace) -> str:
@@ -268,9 +264,7 @@ def list_bank(args: argparse.Namespace) -> int:
             return 0
         if args.family is not None or args.names is not None:
             raise UsageError("--family, --names: not with --out, the documentation shows the whole bank")
-        text = fill(args.out.read_text(encoding="utf-8"), tables(), COMMAND)
-        with whole_files(args.out.parent) as scratch:
-            (scratch / args.out.name).write_text(text, encoding="utf-8")
+        write_whole(args.out, fill(args.out.read_text(encoding="utf-8"), tables(), COMMAND))
         print(args.out)
         return 0
     if args.out is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Commands, UsageError, add_loss_arguments, command, make_loss, note, print_table, write_json
+from .common import Commands, UsageError, add_loss_arguments, command, make_loss, names, note, print_table, write_json
 
 if TYPE_CHECKING:
     from ..evaluation.human_distances import Judge
@@ -69,12 +69,8 @@ def _judges(args: argparse.Namespace) -> tuple[RelationalLoss, list[Judge], dict
     from ..evaluation.human_distances import our_judge, peer_judge
     from ..evaluation.peer_metrics import load_metrics
 
-    names: list[str] | None = [name.strip() for name in args.metrics.split(",") if name.strip()]
-    if args.metrics == "none":
-        names = []
-    elif args.metrics == "all":
-        names = None
-    found, missing = load_metrics(names)
+    wanted = {"none": [], "all": None}.get(args.metrics, names(args.metrics))
+    found, missing = load_metrics(wanted)
     loss = make_loss(args, reduction="none")
     judges = [our_judge(loss), *(peer_judge(peer) for peer in found.values())]
     for name, reason in missing.items():

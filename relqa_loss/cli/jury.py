@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .common import Commands, add_loss_arguments, command, make_loss, note, note_skipped, print_table, write_json
+from .common import Commands, add_loss_arguments, command, make_loss, names, note, note_skipped, print_table, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,7 @@ def add_jury(kinds: Commands) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of pristine photographs")
     parser.add_argument("--limit", type=int, help="use at most this many photographs")
     parser.add_argument("--crop", type=int, default=384, help="side of the central crops in pixels (default: 384)")
-    parser.add_argument("--metrics", nargs="+", metavar="NAME", help="metrics to ask (default: all that are installed)")
+    parser.add_argument("--metrics", type=names, metavar="A,B", help="metrics to ask (default: all that are installed)")
     parser.add_argument("--pictures", type=int, help="degraded pictures of each photograph (default: by measured cost)")
     parser.add_argument("--minutes", type=float, default=8.0, help="of scoring, without --pictures (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="of pictures and intervals (default: 0)")
@@ -75,17 +75,10 @@ def _crops(args: argparse.Namespace) -> dict[str, Tensor]:
     from ..distortions.crops import at_viewing_scale
     from ..images import central_crop, read_folder
 
-    folder = read_folder(args.data, args.limit)
-    crops, small = {}, []
-    for name, image in zip(folder.names, folder.images, strict=True):
-        if min(image.shape[1:]) < args.crop:
-            small.append((name, f"smaller than {args.crop}x{args.crop} pixels"))
-        else:
-            crops[name] = central_crop(at_viewing_scale(image, args.crop), args.crop)
-    note_skipped([*folder.skipped, *small])
-    if not crops:
-        raise ValueError(f"no photograph of {args.crop}x{args.crop} pixels or more in {args.data}")
-    return crops
+    folder = read_folder(args.data, args.limit, args.crop)
+    note_skipped(folder.skipped)
+    pairs = zip(folder.names, folder.images, strict=True)
+    return {name: central_crop(at_viewing_scale(image, args.crop), args.crop) for name, image in pairs}
 
 
 def print_report(report: Mapping[str, Any]) -> None:

@@ -159,16 +159,9 @@ def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[st
     shares = {name: share for name, share in shares.items() if name not in missing}
     loss_fn = RelationalLoss(args.weights)
     training = load_photographs(args.data, 0.0, plan.crop)
-    folder = read_folder(args.test, args.limit)
-    small = [
-        (name, f"smaller than --test-crop, {args.test_crop} pixels")
-        for name, image in zip(folder.names, folder.images, strict=True)
-        if min(image.shape[1:]) < args.test_crop
-    ]
-    note_skipped([*training.skipped, *folder.skipped, *small])
-    tests = [central_crop(image, args.test_crop) for image in folder.images if min(image.shape[1:]) >= args.test_crop]
-    if not tests:
-        raise ValueError(f"--test has no photograph of at least {args.test_crop} pixels (--test-crop): {args.test}")
+    folder = read_folder(args.test, args.limit, args.test_crop)
+    note_skipped([*training.skipped, *folder.skipped])
+    tests = [central_crop(image, args.test_crop) for image in folder.images]
     info = loss_fn.info()
     return Setup(
         plan, shares, tasks, found, judges, training.training, tests, loss_fn, training.digest, info["files"],
@@ -178,12 +171,12 @@ def set_up(args: argparse.Namespace, losses: Sequence[str], metrics: Sequence[st
 
 def run(args: argparse.Namespace) -> int:
     """Train, judge, print."""
-    from ..figures import check_ending
+    from ..figures import check_ending, figure_path
     from ..restoration.judging import JUDGES, compare, goal, measures, restored
     from ..restoration.restorers import LOSSES, train
 
     if args.figure is not None:
-        check_ending(args.figure)
+        check_ending(figure_path(args.figure))
     setup = set_up(args, LOSSES, args.judges or JUDGES)
     judges = list(setup.metrics)
     report: dict[str, Any] = {**setup.report(args.seeds), "tasks": {}}

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.data is None:
         photographs = [photograph(name) for name in PHOTOGRAPHS]
     else:
-        folder = read_folder(args.data, args.limit)
+        folder = read_folder(args.data, args.limit, args.size)
         note_skipped(folder.skipped)
         photographs = list(folder.images)
     report = measure_throughput(

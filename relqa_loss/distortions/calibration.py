@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ..files import write_whole
 from ..images import list_images, read_each
 from .crops import at_viewing_scale, detail, draw_crop
 from .panel import PANEL, Prepared, panel_scores
@@ -92,14 +93,17 @@ def load_crops(
     for path in list_images(root, recursive=True):
         folders.setdefault(path.parent.relative_to(root).as_posix(), []).append(path)
     # Read from the end of each shuffled pile: with it the committed table names the photographs it was measured on.
-    piles = [read_each([pile[i] for i in random.permutation(len(pile))[::-1]]) for _, pile in sorted(folders.items())]
+    piles = [
+        read_each([pile[i] for i in random.permutation(len(pile))[::-1]], settings.crop)
+        for _, pile in sorted(folders.items())
+    ]
     crops: list[Tensor] = []
     names: list[str] = []
     while piles and len(crops) < settings.photographs:
         for pile in piles.copy():
             if len(crops) == settings.photographs:
                 break
-            drawn = _next_usable(pile, settings.crop, root, progress)
+            drawn = _next_usable(pile, root, progress)
             if drawn is None:
                 piles.remove(pile)
                 continue
@@ -116,15 +120,14 @@ def load_crops(
 
 
 def _next_usable(
-    pile: Iterator[tuple[Path, Tensor | str]], side: int, root: Path, progress: Progress | None
+    pile: Iterator[tuple[Path, Tensor | str]], root: Path, progress: Progress | None
 ) -> tuple[Path, Tensor] | None:
-    """The next photograph of a pile that can be read and holds a crop; None at the end of the pile."""
+    """The next photograph of a pile that can be used; None at the end of the pile."""
     for path, image in pile:
-        if isinstance(image, Tensor) and min(image.shape[1:]) >= side:
+        if isinstance(image, Tensor):
             return path, image
         if progress is not None:
-            reason = image if isinstance(image, str) else f"smaller than a crop of {side} pixels"
-            progress(f"skipped {path.relative_to(root).as_posix()}: {reason}")
+            progress(f"skipped {path.relative_to(root).as_posix()}: {image}")
     return None
 
 
@@ -323,4 +326,4 @@ def write_table(table: dict[str, Any], path: str | Path) -> None:
             parts.append(f"  {json.dumps(key)}: {{\n{lines}\n  }}" if lines else f"  {json.dumps(key)}: {{}}")
         else:
             parts.append(f"  {json.dumps(key)}: {json.dumps(value, sort_keys=True)}")
-    Path(path).write_text("{\n" + ",\n".join(parts) + "\n}\n", encoding="utf-8")
+    write_whole(Path(path), "{\n" + ",\n".join(parts) + "\n}\n")

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import Dataset, default_collate
 
-from ..images import list_images, pillow, read_image
+from ..images import list_images, pillow, read_image, too_small
 from ..validation import FLOAT_DTYPES, MIN_SIDE
 from .draws import Draws
 from .engine import DistortionEngine, Triplet
@@ -173,9 +173,8 @@ class TripletDataset(Dataset[Triplet]):
         except (ValueError, OSError) as error:
             self._leave_out(photograph, str(error))
             return None
-        height, width = picture.shape[1:]
-        if min(height, width) < self.crop:
-            self._leave_out(photograph, f"{height}x{width} pixels, smaller than a crop of {self.crop}")
+        if reason := too_small(picture, self.crop):
+            self._leave_out(photograph, reason)
             return None
         return picture
 

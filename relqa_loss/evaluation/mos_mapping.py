@@ -18,6 +18,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..files import write_whole
 from .logistic import Parameters, direction, fit_monotone, slope
 from .statistics import spearman
 
@@ -145,9 +146,8 @@ class MOSMapping:
     def save(self, path: str | Path) -> Path:
         """Write the mapping as JSON; returns the path."""
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = {"format": FORMAT, **asdict(self)}
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_whole(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
         return path
 
     @classmethod

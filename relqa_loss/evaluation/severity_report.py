@@ -11,6 +11,7 @@ import numpy as np
 from ..distortions import BANK, Distortion
 from ..distortions.record import KNOTS
 from ..figures_severity import Curves, curve_figure
+from ..files import whole_files
 from .severity import in_spread, listed, spread
 
 REPORT, CURVES = "severity-report.md", "severity-curves.png"
@@ -169,7 +170,7 @@ def _write(
     folder: Path, lines: Sequence[str], before: Curves, after: Curves, targets: Sequence[float] | None
 ) -> list[Path]:
     figure = curve_figure(before, after, targets)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / REPORT).write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
-    figure.savefig(folder / CURVES, dpi=110)
+    with whole_files(folder) as scratch:
+        (scratch / REPORT).write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+        figure.savefig(scratch / CURVES, dpi=110)
     return [folder / REPORT, folder / CURVES]

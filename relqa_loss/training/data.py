@@ -18,7 +18,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..distortions.dataset import FLAT, MOST_CROPS
-from ..images import list_images, read_each
+from ..images import list_images, read_each, too_small
 
 Batch = TypeVar("Batch")
 
@@ -60,8 +60,8 @@ def load_photographs(folder: str | Path, validation_share: float, smallest_side:
         pixels = (image * 255).round().to(torch.uint8)
         digest.update(path.name.encode())
         digest.update(pixels.numpy().tobytes())
-        if min(pixels.shape[1:]) < smallest_side:
-            skipped.append((path.name, f"smaller than a crop of {smallest_side} pixels"))
+        if reason := too_small(image, smallest_side):
+            skipped.append((path.name, reason))
             continue
         share = int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16) / 2**32
         (validation if share < validation_share else training).append(pixels)

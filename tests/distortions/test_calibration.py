@@ -211,7 +211,7 @@ def test_photographs_that_cannot_be_used_are_named_and_others_take_their_place(p
     crops, names = load_crops(photographs, SETTINGS, said.append)
     assert sorted(names) == ["one/1.png", "two/1.png"]
     assert crops.shape == (2, 3, 128, 128)
-    assert "skipped small.png: smaller than a crop of 128 pixels" in said
+    assert "skipped small.png: smaller than 128x128 pixels: 200x100" in said
     with pytest.raises(ValueError, match="found 2"):
         load_crops(photographs, CalibrationSettings(photographs=3, crop=128), said.append)
     assert any(line.startswith("skipped one/0.png: cannot read") for line in said)

@@ -240,7 +240,7 @@ def test_a_bad_photograph_does_not_end_the_epoch(torn):
         assert sum(found) == 1
     assert [(Path(name).name, reason) for name, reason in dataset.skipped] == [
         ("0a.png", dataset.skipped[0][1]),
-        ("1a.png", "40x90 pixels, smaller than a crop of 48"),
+        ("1a.png", "smaller than 48x48 pixels: 40x90"),
     ]
     assert "cannot read" in dataset.skipped[0][1]
     # Whatever has been met before, by whichever worker.
@@ -265,7 +265,7 @@ def test_a_bad_photograph_is_named_once(torn):
 @pytest.mark.filterwarnings("ignore:left out")
 def test_without_any_good_photograph_the_first_is_named(torn):
     for settings in ({}, {"cache": True}):
-        with pytest.raises(ValueError, match=r"none of the 6 photographs .*0\.png.*smaller than a crop of 128"):
+        with pytest.raises(ValueError, match=r"none of the 6 photographs .*0\.png.*smaller than 128x128 pixels"):
             TripletDataset(torn, crop=128, **settings)[0]
 
 

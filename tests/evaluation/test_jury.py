@@ -344,13 +344,20 @@ def test_the_command_prints_tables_and_writes_json(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(peer_metrics, "load_metrics", lambda names: (metrics, {"flip": "not installed: pip install x"}))
+    asked: list[list[str]] = []
+
+    def load(names: list[str]) -> tuple[dict[str, PeerMetric], dict[str, str]]:
+        asked.append(names)
+        return metrics, {"flip": "not installed: pip install x"}
+
+    monkeypatch.setattr(peer_metrics, "load_metrics", load)
     for name, image in photographs.items():
         write_image(tmp_path / "photos" / name, image)
     write_image(tmp_path / "photos" / "small.png", photographs["0.png"][:, :64])
     out = tmp_path / "jury.json"
     data = str(tmp_path / "photos")
-    assert run_command("--data", data, "--crop", "140", "--pictures", "5", "--workers", "1", "--json", str(out)) == 0
+    options = ["--crop", "140", "--pictures", "5", "--workers", "1", "--json", str(out), "--metrics", "cvvdp, flip"]
+    assert run_command("--data", data, *options) == 0 and asked == [["cvvdp", "flip"]]
     printed = capsys.readouterr()
     assert "human-calibrated metrics, not with people: st_lpips, cvvdp" in printed.out
     assert "relation between kinds" in printed.out and "RelationalLoss" in printed.out

@@ -68,7 +68,7 @@ def test_files_that_cannot_be_used_are_skipped_and_named(folder: Path, make_phot
     photographs = load_photographs(folder, 0.5, 32)
     assert len(photographs.training) + len(photographs.validation) == 8
     assert [name for name, _ in photographs.skipped] == ["broken.png", "tiny.png"]
-    assert "smaller than a crop of 32 pixels" in photographs.skipped[1][1]
+    assert "smaller than 32x32 pixels" in photographs.skipped[1][1]
 
 
 def test_digest_depends_on_names_and_contents(folder: Path, make_photos: PhotoMaker) -> None:
