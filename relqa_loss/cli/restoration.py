@@ -34,7 +34,7 @@ def add_training_arguments(
     parser: argparse.ArgumentParser, *, seeds: list[int], start_steps: int, steps: int, crop: int
 ) -> None:
     """What says how restorers are trained and on what they are judged; the rest are defaults of the options."""
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="photographs to train on")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="photographs to train on, searched recursively")
     parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="photographs to be judged on")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="restorers go here; finished ones stay")
     parser.add_argument("--tasks", type=names, metavar="A,B", help="denoise, deblur, x2 (default: all)")

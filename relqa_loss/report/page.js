@@ -336,7 +336,9 @@ function view(zoom, x, y) {
   by("wider").disabled = by("whole").disabled = state.zoom <= 1;
   by("closer").disabled = state.zoom >= LARGEST_ZOOM;
   const width = by("stage").clientWidth || 1;
-  by("world").classList.toggle("sharp", (width * state.zoom) / by("reference").naturalWidth > 2);
+  // Not what the picture says of itself: it may not be there yet.
+  const pixels = state.pair.width * state.pair.shown;
+  by("world").classList.toggle("sharp", (width * state.zoom) / pixels > 2);
   sizeOutline();
   moveBorder(state.border);
 }
@@ -403,6 +405,7 @@ function listen() {
   by("previous").addEventListener("click", () => step(-1));
   by("next").addEventListener("click", () => step(1));
   addEventListener("hashchange", route);
+  addEventListener("resize", () => { if (state.pair) view(state.zoom, state.x, state.y); });
   addEventListener("keydown", (event) => { if (event.key === "Escape" && state.pair) leave(); });
   by("theme").addEventListener("click", () => setTheme(dark() ? "light" : "dark"));
 }

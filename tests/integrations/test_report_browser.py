@@ -160,7 +160,7 @@ def test_a_place_is_outlined_zoomed_to_and_left_again(open_page):
     assert "top right" in texts[darker] and "px" in texts[darker] and "\u2212" in texts[darker]
     places.nth(darker).click()
     assert places.nth(darker).get_attribute("aria-pressed") == "true"
-    page.wait_for_function("Number(document.getElementById('stage').dataset.zoom) > 1.3")
+    sync_api.expect(page.locator("#stage")).to_have_attribute("data-zoom", re.compile(r"^(1\.[3-9]|[2-9]|\d\d)"))
     page.wait_for_timeout(400)
     stage, box = page.locator("#stage").bounding_box(), page.locator("#box").bounding_box()
     assert stage["x"] - 1 <= box["x"] and box["x"] + box["width"] <= stage["x"] + stage["width"] + 1
@@ -190,14 +190,21 @@ def test_the_index_sorts_opens_and_names_the_skipped(open_page):
     assert page.locator("#rows tbody .open").first.inner_text() == "equal.png"
     assert page.locator("#rows th[data-key=distance]").get_attribute("aria-sort") == "ascending"
     page.locator("#rows tbody .open").first.click()
-    page.wait_for_function("document.getElementById('pair-title').textContent === 'equal.png'")
+    sync_api.expect(page.locator("#pair-title")).to_have_text("equal.png")
     assert page.locator("#says").inner_text() == "no difference" and page.locator("#psnr").inner_text() == "∞"
     assert page.locator("#places").inner_text() == "No place stands out."
     page.locator("#next").click()
-    page.wait_for_function("document.getElementById('pair-title').textContent === 'far.png'")
+    sync_api.expect(page.locator("#pair-title")).to_have_text("far.png")
     assert "1 could not be compared" in page.locator("#skipped summary").inner_text()
     # One reference for three pictures is in the file once.
     assert page.evaluate("Object.keys(JSON.parse(document.getElementById('data').textContent).pictures).length") == 3
+
+
+def test_pixels_are_shown_as_squares_only_where_they_are_large(open_page):
+    world = open_page("one", viewport={"width": 240, "height": 900}).locator("#world")
+    assert "sharp" not in (world.get_attribute("class") or "")
+    world.page.set_viewport_size({"width": 1200, "height": 900})
+    sync_api.expect(world).to_have_class("sharp")
 
 
 @pytest.mark.parametrize("name", ["one", "three"])
