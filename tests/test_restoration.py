@@ -151,6 +151,8 @@ def test_a_loss_may_also_ask_for_less_of_one_axis(photographs: list[Tensor], tmp
     found, _ = terms([less, OURS], DEFAULT_WEIGHTS, PLAN.crop)
     made = train("denoise", 1, found, photographs, PLAN, tmp_path, **IDENTITY)
     assert made[less].factor == made[OURS].factor > 0 and not same(made[less], made[OURS])
+    assert made[less].map_factor > 0 == made[OURS].map_factor
+    assert train("denoise", 1, found, photographs, PLAN, tmp_path, **IDENTITY)[less].map_factor == made[less].map_factor
     with pytest.raises(ValueError, match=r"losses must name 'L1 \+ RelationalLoss' beside .*less noise"):
         train("denoise", 1, {less: found[less]}, photographs, PLAN, tmp_path / "none", **IDENTITY)
     term = found[less]

@@ -18,7 +18,9 @@ CROP = 256
 def add_kinds(kinds: Commands) -> None:
     """Register ``calibration``, ``severity`` and ``tiers``."""
     calibration = command(kinds, "calibration", "Measure the severity tables of the distortion bank anew.")
-    calibration.add_argument("--data", required=True, type=Path, metavar="DIR", help="pristine photographs, searched recursively")
+    calibration.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="pristine photographs, searched recursively"
+    )
     calibration.add_argument("--out", required=True, type=Path, metavar="FILE", help="JSON file to write")
     _add_report(calibration)
     _add_workers(calibration)

@@ -34,7 +34,9 @@ def add_training_arguments(
     parser: argparse.ArgumentParser, *, seeds: list[int], start_steps: int, steps: int, crop: int
 ) -> None:
     """What says how restorers are trained and on what they are judged; the rest are defaults of the options."""
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="photographs to train on, searched recursively")
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="photographs to train on, searched recursively"
+    )
     parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="photographs to be judged on")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="restorers go here; finished ones stay")
     parser.add_argument("--tasks", type=names, metavar="A,B", help="denoise, deblur, x2 (default: all)")
@@ -184,6 +186,7 @@ def run(args: argparse.Namespace) -> int:
     for task in setup.tasks:
         tables: dict[str, list[Mapping[str, Sequence[float]]]] = {}
         factors: dict[str, list[float]] = {}
+        map_factors: dict[str, list[float]] = {}
         for seed in args.seeds:
             made = train(
                 task, seed, setup.losses, setup.training, setup.plan, args.out,
@@ -194,11 +197,18 @@ def run(args: argparse.Namespace) -> int:
                 pictures = restored(one.model, task, setup.tests, seed)
                 tables.setdefault(name, []).append(measures(pictures, setup.tests, setup.metrics, setup.loss_fn))
                 factors.setdefault(name, []).append(one.factor)
+                if one.map_factor:
+                    map_factors.setdefault(name, []).append(one.map_factor)
             if seed == args.seeds[0]:
                 rows[task] = _first_of_each(task, {name: one.model for name, one in made.items()}, setup.tests, seed)
             note(f"{task}, seed {seed}: judged")
         figures = compare(tables, judges)
-        report["tasks"][task] = {**figures, "factors": factors, "goal": goal(figures, judges)}
+        report["tasks"][task] = {
+            **figures,
+            "factors": factors,
+            "map_factors": map_factors,
+            "goal": goal(figures, judges),
+        }
         print_task(task, report["tasks"][task], judges)
     if args.json is not None:
         write_json(args.json, report)

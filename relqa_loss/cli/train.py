@@ -56,7 +56,9 @@ def add_commands(commands: Commands) -> None:
     plot.set_defaults(run=run_plot)
     for stage in (predictor, scorer):
         stage.add_argument("--recipe", default="cpu-small", metavar="NAME|FILE", help="bundled recipe or TOML file")
-        stage.add_argument("--data", type=Path, required=True, metavar="DIR", help="pristine photographs, searched recursively")
+        stage.add_argument(
+            "--data", type=Path, required=True, metavar="DIR", help="pristine photographs, searched recursively"
+        )
         stage.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint and metrics go here")
         stage.add_argument(
             "--start-from",  # torchrun would take --start for one of its own

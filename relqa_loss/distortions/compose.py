@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import torch
 from torch import Generator, Tensor
@@ -155,7 +156,7 @@ def distort(
     """Apply one operator to a batch, in one call.
 
     Args:
-        images: (B, 3, H, W) in [0, 1], of any float dtype.
+        images: (B, 3, H, W) in [0, 1], of any float dtype; values outside are clamped.
         name: an operator of the bank, or a ``Distortion`` of one's own.
         severity: a number or a tensor (B,), in calibrated units: 0 leaves the picture bitwise untouched, 1 is the
             strongest.
@@ -179,14 +180,18 @@ def distort(
         generator = seeded(0, images.device)
     check_generator(generator, images)
     work = working_copy(images)
+    if not isinstance(severity, Real | Tensor):
+        raise TypeError(f"severity must be a number or a tensor, got {type(severity).__name__}")
     strength = torch.as_tensor(severity, dtype=work.dtype, device="cpu")
     if strength.ndim > 1 or (strength.ndim == 1 and strength.shape[0] != images.shape[0]):
         raise ValueError(f"severity must be a number or have shape ({images.shape[0]},), got {tuple(strength.shape)}")
     if not bool(((strength >= 0) & (strength <= 1)).all()):
         raise ValueError(f"severity must lie in [0, 1], got {severity}")
     strength = strength.expand(images.shape[0])
-    outcome = operate(distortion, work, strength, generator)
-    result, _ = place(distortion, work, outcome, _region_argument(region, work, generator))
+    # Half precision would show as steps, in what was asked for without any.
+    with torch.autocast(images.device.type, enabled=False):
+        outcome = operate(distortion, work, strength, generator)
+        result, _ = place(distortion, work, outcome, _region_argument(region, work, generator))
     return result.to(images.dtype)
 
 

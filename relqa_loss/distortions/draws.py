@@ -110,7 +110,14 @@ def draws_for_batch(count: int, generator: Generator | Sequence[Generator]) -> l
 
 
 def check_probabilities(name: str, probabilities: Mapping[T, float], known: Collection[T]) -> dict[T, float]:
-    """A copy of ``probabilities``; ValueError for unknown keys, negative values or a sum of 0."""
+    """A copy of ``probabilities``.
+
+    Raises:
+        TypeError: not a mapping.
+        ValueError: unknown keys, negative values or a sum of 0.
+    """
+    if not isinstance(probabilities, Mapping):
+        raise TypeError(f"{name} must map {', '.join(map(str, known))} to probabilities, got {probabilities!r}")
     for key, value in probabilities.items():
         if key not in known:
             raise ValueError(f"{name} has no {key!r} (known: {', '.join(map(str, known))})")

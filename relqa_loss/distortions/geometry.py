@@ -42,10 +42,15 @@ def elastic_warp(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor
     return field / longest * filters.column(reach, images)
 
 
-def _either_way(reach: Tensor, images: Tensor, generator: Randomness) -> Tensor:
-    """``reach`` (B,) as (B, 1, 1, 1), with a sign that the draw decides."""
+FARTHEST = 0.3
+"""Displacement of the corners, at most, as a share of their distance from the centre: from a third on, a small picture
+would fold."""
+
+
+def _either_way(reach: Tensor, half: float, images: Tensor, generator: Randomness) -> Tensor:
+    """``reach`` (B,) as (B, 1, 1, 1), at most ``FARTHEST * half``, with a sign that the draw decides."""
     draw = filters.uniform((images.shape[0],), images, generator).view(-1, 1, 1, 1)
-    return filters.column(reach, images) * torch.where(draw < 0.5, -1.0, 1.0).to(images)
+    return filters.column(reach, images).clamp(max=FARTHEST * half) * torch.where(draw < 0.5, -1.0, 1.0).to(images)
 
 
 def _from_centre(images: Tensor) -> tuple[Tensor, float]:
@@ -60,7 +65,7 @@ def rotation(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
     """Turn about the centre, either way; reach = displacement of the corners in pixels."""
     offset, half = _from_centre(images)
     # the chord of a turn by an angle is 2 sin(angle / 2) radii long
-    angle = 2 * torch.asin((_either_way(reach, images, generator) / (2 * half)).clamp(-1, 1))
+    angle = 2 * torch.asin(_either_way(reach, half, images, generator) / (2 * half))
     x, y = offset[:, :1], offset[:, 1:]
     # what ends at the offset started where the turn back leads
     start = torch.cat((x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()), dim=1)
@@ -70,7 +75,7 @@ def rotation(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
 def zoom(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
     """Magnify or reduce about the centre; reach = displacement of the corners in pixels."""
     offset, half = _from_centre(images)
-    return offset * (_either_way(reach, images, generator) / half)
+    return offset * (_either_way(reach, half, images, generator) / half)
 
 
 def barrel(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
@@ -81,7 +86,7 @@ def barrel(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
     """
     offset, half = _from_centre(images)
     squared = (offset / half).square().sum(1, keepdim=True)
-    return offset * squared * (_either_way(reach, images, generator) / half)
+    return offset * squared * (_either_way(reach, half, images, generator) / half)
 
 
 _SHIFT_SPAN = "own construction: from a third of a pixel to one unit of the shift axes, 4 pixels"

@@ -66,7 +66,9 @@ def _enlarged(planes: Tensor, images: Tensor) -> Tensor:
 def mosquito_noise(images: Tensor, amount: Tensor, generator: Randomness) -> Tensor:
     """Fine irregular ripples that hover about strong edges; amount = ripple per unit of nearby edge contrast."""
     batch, _, height, width = images.shape
-    _, variance = _local_statistics(filters.luma(images), 2)
+    y = filters.luma(images)
+    # About its mean, so that rounding is no contrast where a picture is flat.
+    _, variance = _local_statistics(y - y.mean((2, 3), keepdim=True), 2)
     contrast = _enlarged(variance.sqrt(), images)
     draw = filters.normal((batch, 1, height, width), images, generator)
     ripple = filters.fixed_gaussian(draw, 0.7) - filters.fixed_gaussian(draw, 1.4)

@@ -104,7 +104,9 @@ def sparse_sampling(images: Tensor, share: Tensor, generator: Randomness) -> Ten
     """Random pixels kept, ``share`` of all, and the rest filled in from those around them."""
     batch, _, height, width = images.shape
     draw = filters.uniform((batch, 1, height, width), images, generator)
-    return _fill_in(images, draw < filters.column(share, images)).clamp(0, 1)
+    # One at least: of nothing there is nothing to fill in.
+    kept = (draw < filters.column(share, images)) | (draw == draw.amin((2, 3), keepdim=True))
+    return _fill_in(images, kept).clamp(0, 1)
 
 
 def pixelate(images: Tensor, factor: Tensor, generator: Randomness) -> Tensor:

@@ -101,7 +101,8 @@ def build_tier(images: Tensor, plans: Sequence[Plan], table: Mapping[str, Distor
         kind=tuple(plan.kind for plan in plans),
         recipes=tuple(plan.recipes for plan in plans),
         severity=torch.tensor(
-            [[max(one.severity for one in recipe) for recipe in plan.recipes] for plan in plans], device=images.device
+            [[max((one.severity for one in recipe), default=0.0) for recipe in plan.recipes] for plan in plans],
+            device=images.device,
         ),
         names=tuple(tuple(dict.fromkeys(c.name for recipe in plan.recipes for c in recipe)) for plan in plans),
     )

@@ -155,7 +155,7 @@ def summary(results: Mapping[str, Report], human: Sequence[Report] = ()) -> str:
         )
         lines.append(
             f"- Of two checkpoints of such restorers, {_trained_with_ours(chosen)}, {OURS} picks the one that a jury "
-            f"of metrics prefers in {percent(sides[OURS]['value'])}; {others}."
+            f"of metrics prefers in {percent(sides[OURS]['value'])}; {others}{remark_of_both(chosen, engine)}."
         )
     lines.append(
         f"- Forward and backward pass at {_shape(setup['shape'])}, {setup['precision']}, {setup['threads']} CPU "
@@ -319,18 +319,21 @@ def growth(report: Report) -> str:
         f"repeats{_allocator(setup)}; the exponent in pixels over all sizes is {report['side']['time_exponent']:.2f} "
         f"for time and {report['side']['memory_exponent']:.2f} for memory.\n\n"
         + table(("side", "times the pixels", "median time", "times as long", "peak memory"), rows)
+        + "".join(f"\n\nLeft out: {reason}." for reason in report["side"]["left_out"])
     )
 
 
 def bank_order(severity: Report, tiers: Report) -> str:
     """Whether stronger looks worse, and whether equal severity looks equal."""
-    before, after = (severity["spread"][when]["mean_sd"] for when in ("before", "after"))
+    spread, all_of_them = severity["spread"], severity["spread_of_all"]
     return (
         f"- {severity['monotone']:,} of {severity['steps']:,} steps of severity look worse to a panel of "
         f"{len(severity['panel'])} closed-form metrics, on {len(severity['photographs'])} photographs that the "
         "calibration did not see.\n"
-        f"- Calibration brings the spread of visibility between operators at equal severity from {before:.3f} to "
-        f"{after:.3f} (standard deviation, mean over severities).\n"
+        f"- Calibration brings the spread of visibility at equal severity (standard deviation, mean over severities) "
+        f"from {spread['before']['mean_sd']:.3f} to {spread['after']['mean_sd']:.3f} between the {spread['operators']} "
+        f"operators that can be as visible as the common target, and from {all_of_them['before']['mean_sd']:.3f} to "
+        f"{all_of_them['after']['mean_sd']:.3f} between all {all_of_them['operators']} that the panel can follow.\n"
         f"- {tiers['contradicted']} of {tiers['pairs']:,} pairs that are ordered by construction are contradicted by a "
         f"unanimous panel, on {len(tiers['photographs'])} photographs."
     )

@@ -226,11 +226,12 @@ class _Scene:
         frames = _frames(picture)
         renderer = self._renderer(size)
         done = []
-        for index in range(frames.shape[0]):
-            if index == 0 and picture is self._pictures[size]:
-                done.extend(renderer.render([(0, self._recipe)]))
-            else:
-                done.append(self._frame(frames[index : index + 1], renderer))
+        with torch.autocast(frames.device.type, enabled=False):
+            for index in range(frames.shape[0]):
+                if index == 0 and picture is self._pictures[size]:
+                    done.extend(renderer.render([(0, self._recipe)]))
+                else:
+                    done.append(self._frame(frames[index : index + 1], renderer))
         return _as_before(torch.cat(done), picture)
 
     def displacements(self, size: tuple[int, int] | None, kind: type) -> list[Tensor]:
@@ -253,8 +254,10 @@ class _Scene:
 
     def _renderer(self, size: tuple[int, int]) -> Renderer:
         if size not in self._renderers:
-            renderer = Renderer(_frames(self._pictures[size])[:1], self._table)
-            renderer.render([(0, self._recipe)])
+            frames = _frames(self._pictures[size])[:1]
+            renderer = Renderer(frames, self._table)
+            with torch.autocast(frames.device.type, enabled=False):
+                renderer.render([(0, self._recipe)])
             self._renderers[size] = renderer
         return self._renderers[size]
 

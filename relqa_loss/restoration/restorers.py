@@ -281,10 +281,12 @@ class Trained:
     Attributes:
         model: in evaluation mode.
         factor: on the term beside L1; 0 where there is none.
+        map_factor: on the term on one map beside that; 0 where there is none.
     """
 
     model: Restorer
     factor: float
+    map_factor: float = 0.0
 
 
 def train(
@@ -377,7 +379,7 @@ def train(
     common = kept(START, plan.start_steps, start)
 
     def go_on(name: str, term: Term | None) -> dict[int, Trained]:
-        model, factor = copy.deepcopy(common[START].model), 0.0
+        model, factor, map_factor = copy.deepcopy(common[START].model), 0.0, 0.0
         loss: Term = F.l1_loss
         if name == BY_MAPS and term is not None:
             loss = term  # of L1's own scale: its weights have mean 1
@@ -387,10 +389,11 @@ def train(
             factor = factor_of(ours or term, model, some, plan_of(name).share)
             loss = _l1_and((factor, term))
             if ours is not None and name in _BY_ONE_MAP:
-                loss = _l1_and((factor, ours), (factor_of(term, model, some, MAP_SHARE), term))
+                map_factor = factor_of(term, model, some, MAP_SHARE)
+                loss = _l1_and((factor, ours), (map_factor, term))
         batches_of = crops(plan.start_steps, plan.steps)
         models = _descend(model.train(), batches_of, plan.steps, plan.learning_rate / 2, loss, along)
-        return {step: Trained(one.eval(), factor) for step, one in models.items()}
+        return {step: Trained(one.eval(), factor, map_factor) for step, one in models.items()}
 
     found = dict(common) if along else {}
     for name, term in losses.items():
@@ -407,16 +410,21 @@ def _slug(name: str) -> str:
 
 
 def _read(path: Path, settings: Mapping[str, object], scale: int, device: str | torch.device) -> Trained:
-    state = read_checkpoint(path, ("settings", "model", "factor"))
+    state = read_checkpoint(path, ("settings", "model", "factor", "map_factor"))
     if state.get("settings") != settings:
         raise ValueError(f"{path} was trained with other settings: choose another folder, or remove it")
     model = Restorer(scale)
     model.load_state_dict(state["model"])
-    return Trained(model.to(device).eval(), state["factor"])
+    return Trained(model.to(device).eval(), state["factor"], state["map_factor"])
 
 
 def _write(path: Path, settings: Mapping[str, object], made: Trained) -> None:
-    state = {"settings": settings, "model": made.model.state_dict(), "factor": made.factor}
+    state = {
+        "settings": settings,
+        "model": made.model.state_dict(),
+        "factor": made.factor,
+        "map_factor": made.map_factor,
+    }
     write_atomically(path, lambda unfinished: torch.save(state, unfinished))
 
 

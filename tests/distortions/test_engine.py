@@ -23,6 +23,7 @@ from relqa_loss.distortions import (
 )
 from relqa_loss.distortions.draws import Draws, Streams, uniform
 from relqa_loss.distortions.render import Renderer
+from relqa_loss.distortions.resampling import sparse_sampling
 from relqa_loss.distortions.visibility import visibility
 from relqa_loss.relation import AXES, PIXELS_PER_UNIT_SHIFT, axis_index
 
@@ -535,6 +536,10 @@ def test_distort_takes_masks_and_kinds(photos: Tensor) -> None:
         ({"distortions": [DIM, DIM]}, ValueError, "distinct"),
         ({"severity": (0.1, 1.2)}, ValueError, "severity"),
         ({"severity": (0.9, 0.1)}, ValueError, "severity"),
+        ({"severity": 0.5}, TypeError, r"severity must be a range \(low, high\), got 0.5"),
+        ({"severity": (0.1, 0.5, 1)}, TypeError, "severity must be a range"),
+        ({"regions": "soft"}, TypeError, "regions must map whole, .* to probabilities, got 'soft'"),
+        ({"components": [1, 2]}, TypeError, "components must map 1, 2, 3 to probabilities"),
         ({"regions": {"holes": 1.0}}, ValueError, "holes"),
         ({"regions": {"whole": -1.0}}, ValueError, "whole"),
         ({"components": {4: 1.0}}, ValueError, "components"),
@@ -580,6 +585,7 @@ def test_engine_refuses_bad_calls(photos: Tensor) -> None:
         (-0.1, None, ValueError),
         (float("nan"), None, ValueError),
         (torch.tensor([0.5, 0.5, 0.5]), None, ValueError),
+        (None, None, TypeError),
         (0.5, "holes", ValueError),
         (0.5, torch.ones(3, 3), ValueError),
         (0.5, torch.full((64, 96), 2.0), ValueError),
@@ -589,6 +595,45 @@ def test_engine_refuses_bad_calls(photos: Tensor) -> None:
 def test_distort_refuses(photos: Tensor, severity: float, region: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"severity|region"):
         distort(photos, DIM, severity, region=region)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["block_dct", "denoised", "gaussian_blur"])
+def test_distort_is_the_same_under_autocast(photos: Tensor, name: str) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        within = distort(photos, name, 0.5, region="soft")
+    assert torch.equal(within, distort(photos, name, 0.5, region="soft"))
+
+
+def test_of_a_small_picture_one_pixel_at_least_is_kept(make_photos: Callable[..., Tensor]) -> None:
+    tiny = make_photos(2, 16, 16)
+    filled = sparse_sampling(tiny, torch.zeros(2), seeded())
+    assert torch.equal(filled, filled[..., :1, :1].expand_as(filled))
+    assert all((picture == one[:, :1, :1]).all(0).any() for picture, one in zip(tiny, filled, strict=True))
+
+
+def test_ripples_need_an_edge_to_hover_about() -> None:
+    flat = torch.rand(64, 3, 1, 1, generator=seeded()).expand(-1, -1, 32, 32)
+    assert (distort(flat, "mosquito_noise", 1.0) - flat).abs().amax() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["zoom", "barrel", "rotation", "chromatic_aberration"])
+def test_the_strongest_level_leaves_small_pictures_recognisable(make_photos: Callable[..., Tensor], name: str) -> None:
+    tiny = make_photos(4, 16, 16)
+    for seed in range(8):
+        result = distort(tiny, name, 1.0, generator=Generator().manual_seed(seed))
+        both = torch.stack([tiny.flatten(1), result.flatten(1)], dim=1)
+        assert all(torch.corrcoef(pair)[0, 1] > 0.2 for pair in both)
+
+
+@pytest.mark.parametrize(
+    ("span", "geometric", "message"),
+    [((-1.0, 1.0), True, "of one sign"), ((0.0, 1.0), True, "not 0"), ((0.0, float("inf")), False, "finite, got")],
+)
+def test_a_span_that_cannot_be_interpolated_is_refused(
+    span: tuple[float, float], geometric: bool, message: str
+) -> None:
+    with pytest.raises(ValueError, match=rf"both ends of the span of 'mine' must be .*{message}"):
+        Distortion("mine", "tone", {"blur": 1.0}, span, lambda images, p, g: images, geometric=geometric)
 
 
 def test_operators_that_change_the_size_are_named(photos: Tensor) -> None:

@@ -205,8 +205,10 @@ def test_consensus_orders_what_the_whole_panel_orders(make_photos: Callable[...,
         (Component("gaussian_blur", 0.9, "whole", 0),),
         (Component("gaussian_blur", 0.2, "whole", 0),),
         (Component("luma_noise", 1.0, "whole", 0), Component("gaussian_blur", 0.9, "whole", 0)),
+        (),
     ]
     tier = consensus(images, recipes, ["gaussian_blur", "luma_noise"])
+    assert torch.equal(tier.images[:, 3], images) and tier.severity[0].tolist() == pytest.approx([0.9, 0.2, 1.0, 0.0])
     assert tier.kind == ("consensus",) * 2
     assert_strict_partial_order(tier)
     assert tier.order[:, 1, 0].all() and tier.order[:, 1, 2].all()
