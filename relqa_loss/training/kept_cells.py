@@ -33,7 +33,7 @@ from .stopping import Stopped, on_sigterm
 FOLDER = "pairs"
 """Of the kept pairs, in the run's folder: 130 kB a pair of 256 pixels."""
 
-CONTENT = 1
+CONTENT = 2
 """Version of what a kept pair is: raised with every change of :class:`CellBatch`, of how it is made or of what of the
 engine or the networks goes into it."""
 
