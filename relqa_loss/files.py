@@ -23,9 +23,13 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file of text, in UTF-8, or of bytes, as :func:`whole_files` does."""
+    """Write a file of text, in UTF-8, or of bytes, as :func:`whole_files` does; a pipe or terminal is written into."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(data)  # not replaced by a file: its reader would wait in vain
+        return
     with whole_files(path.parent) as scratch:
-        (scratch / path.name).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        (scratch / path.name).write_bytes(data)
 
 
 def _to_disk(path: Path) -> None:

@@ -192,7 +192,7 @@ def read_each(paths: Iterable[Path], smallest_side: int = MIN_SIDE) -> Iterator[
 
     Args:
         paths: of the files.
-        smallest_side: in pixels; a photograph of which a side is smaller cannot be used.
+        smallest_side: in pixels; a photograph of which a side is smaller, or under 16, cannot be used.
 
     Raises:
         MissingExtra: Pillow is not installed, or what a 16-bit photograph needs beside it.
@@ -203,7 +203,7 @@ def read_each(paths: Iterable[Path], smallest_side: int = MIN_SIDE) -> Iterator[
         except (ValueError, OSError) as error:
             yield path, str(error)
             continue
-        yield path, too_small(image, smallest_side) or image
+        yield path, too_small(image, max(smallest_side, MIN_SIDE)) or image
 
 
 def too_small(image: Tensor, side: int) -> str:

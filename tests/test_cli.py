@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from relqa_loss.cli import main
+from relqa_loss.cli.benchmark_descent import _write_sheet
 from relqa_loss.cli.common import one_line
+from relqa_loss.evaluation.recovery import Recovery
 from relqa_loss.images import read_image, write_image
 from relqa_loss.losses import DEFAULT_WEIGHTS, RelationalLoss
 from relqa_loss.relation import AXES
@@ -597,6 +599,20 @@ def test_benchmark_recovery_takes_axes_writes_a_sheet_and_says_what_was_wanted(c
     assert {one["verdict"] for one in table["targets"]} <= {"reached", "short"}
     assert "target >= 40.0 dB: short" in err and "meant for crops of 192 pixels" in err
     assert len(table["weights_sha256"]) == 2
+
+
+def test_a_sheet_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+
+    def refuse(source, target):
+        raise PermissionError(1, "not permitted")
+
+    sheet, picture = tmp_path / "sheet.webp", torch.rand(3, 32, 32)
+    sheet.write_bytes(b"before")
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match=r"cannot write .*sheet\.webp: not permitted"):
+        _write_sheet(Recovery({}, {"grey field": {"start": picture}}), picture, sheet)
+    assert [one.read_bytes() for one in tmp_path.iterdir()] == [b"before"]
 
 
 def test_benchmark_recovery_goes_on_without_a_package_and_says_how_to_get_it(capsys, files, monkeypatch):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relqa_loss.files import whole_files, write_atomically
+from relqa_loss.files import whole_files, write_atomically, write_whole
 
 
 def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
@@ -47,6 +47,19 @@ def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
     with whole_files(tmp_path) as scratch:
         (scratch / "a.txt").write_text("new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.txt": "new"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_written_into_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_whole(pipe, "é")
+        assert os.read(reader, 10) == "é".encode()
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
 
 
 def test_json_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,8 @@ def test_folder_lists_photographs_by_name(tmp_path, picture):
     for name in ("in/d.png", ".ipynb_checkpoints/e.png", "in/.Trash/files/f.png"):
         write_image(tmp_path / name, picture)
     assert [p.name for p in list_images(tmp_path, recursive=True)] == ["a.JPG", "b.png", "c.webp", "d.png"]
+    # Whoever names a hidden folder wants what is in it.
+    assert [p.name for p in list_images(tmp_path / "in" / ".Trash", recursive=True)] == ["f.png"]
 
 
 def test_folder_names_and_skips_what_it_cannot_read(tmp_path, picture):
@@ -175,6 +177,8 @@ def test_folder_names_and_skips_what_it_cannot_read(tmp_path, picture):
     write_image(tmp_path / "a.png", picture[:, :17])
     large = read_folder(tmp_path, limit=1, smallest_side=20)
     assert large.names == ("d.png",) and large.skipped[0] == ("a.png", "smaller than 20x20 pixels: 17x33")
+    # Below 16 pixels nothing here works.
+    assert [name for name, _ in read_folder(tmp_path, smallest_side=8).skipped] == ["b.png", "c.png"]
 
 
 def test_a_folder_without_a_readable_photograph_is_one_clear_error(tmp_path):

@@ -296,7 +296,7 @@ def test_command_prints_tables_and_a_figure(
         "--data": tmp_path / "photos", "--test": tmp_path / "photos", "--out": tmp_path / "runs",
         "--tasks": "denoise,x2", "--losses": f"{L1};{OURS}", "--seeds": 0, "--start-steps": 2, "--steps": 1,
         "--judges": "psnr", "--crop": 32, "--batch": 1, "--test-crop": 32, "--json": tmp_path / "out.json",
-        "--figure": tmp_path / "crops.png", "--share": f"0.7; {OURS}=0.2",
+        "--figure": tmp_path / "crops", "--share": f"0.7; {OURS}=0.2",
     }  # fmt: skip
     arguments = [str(part) for option in options.items() for part in option]
     assert main(["benchmark", "restoration", *arguments]) == 0

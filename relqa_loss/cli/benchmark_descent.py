@@ -108,9 +108,8 @@ def _crops_and_losses(
     """Central crops of the photographs; the loss; it and those beside it by title; those that are missing, with why."""
     from ..evaluation.recovery_losses import losses_beside
     from ..images import central_crop, read_folder
-    from ..validation import MIN_SIDE
 
-    folder = read_folder(args.data, args.limit, max(args.crop, MIN_SIDE))
+    folder = read_folder(args.data, args.limit, args.crop)
     note_skipped(folder.skipped)
     loss_fn = make_loss(args, reduction="none")
     beside, missing = losses_beside(loss_fn, args.beside, args.crop)

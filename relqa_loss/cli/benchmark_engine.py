@@ -82,7 +82,6 @@ def run_calibration(args: argparse.Namespace) -> int:
     from ..distortions.calibration import calibrate, write_table
 
     table = calibrate(args.data, progress=note, workers=args.workers)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     write_table(table, args.out)
     note(f"written: {args.out}")
     if args.report is not None:

@@ -196,10 +196,7 @@ def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 def write_json(path: Path, value: object) -> None:
     """The same JSON into a file, which holds all of it or what it held before."""
     text = json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False) + "\n"
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")  # a pipe, or /dev/stdout
-    else:
-        write_whole(path, text)
+    write_whole(path, text)
     note(f"written: {path}")
 
 

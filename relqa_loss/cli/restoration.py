@@ -37,7 +37,9 @@ def add_training_arguments(
     parser.add_argument(
         "--data", required=True, type=Path, metavar="DIR", help="photographs to train on, searched recursively"
     )
-    parser.add_argument("--test", required=True, type=Path, metavar="DIR", help="photographs to be judged on")
+    parser.add_argument(
+        "--test", required=True, type=Path, metavar="DIR", help="photographs to be judged on, in this folder alone"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="restorers go here; finished ones stay")
     parser.add_argument("--tasks", type=names, metavar="A,B", help="denoise, deblur, x2 (default: all)")
     parser.add_argument(

@@ -13,7 +13,9 @@ def add_resume(kinds: Commands) -> None:
     parser = command(
         kinds, "resume", "Kill a small training run at random moments, resume it, compare with a whole one."
     )
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of a few photographs")
+    parser.add_argument(
+        "--data", required=True, type=Path, metavar="DIR", help="a few photographs, searched recursively"
+    )
     parser.add_argument("--recipe", default="cpu-small", metavar="NAME|FILE", help="recipe, made small (cpu-small)")
     parser.add_argument("--kills", type=int, default=10, help="how often to kill (default: 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")

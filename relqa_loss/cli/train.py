@@ -35,7 +35,12 @@ def add_commands(commands: Commands) -> None:
         help="weights (OUT/weights of a scorer run) whose scorer this one starts from; random if left out. With "
         "scorer.trained=judgement their distance stays as it is",
     )
-    scorer.add_argument("--test", type=Path, metavar="DIR", help="photographs for the final figures, never trained on")
+    scorer.add_argument(
+        "--test",
+        type=Path,
+        metavar="DIR",
+        help="photographs for the final figures, in this folder alone, never trained on",
+    )
     scorer.add_argument("--name", default="my-weights", help="title of the model card (default: my-weights)")
     scorer.add_argument(
         "--source", action="append", default=[], metavar="NAME=LICENCE", help="photographs, for the card; repeatable"

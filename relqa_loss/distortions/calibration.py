@@ -85,7 +85,7 @@ def load_crops(
 
     Raises:
         ValueError: no such folder, or too few photographs that can be read and are large enough.
-        MissingExtra: Pillow is not installed.
+        MissingExtra: Pillow is not installed, or what a 16-bit photograph needs beside it.
     """
     root = Path(data_dir)
     random = np.random.default_rng(settings.seed)
@@ -257,7 +257,7 @@ def calibrate(
 
     Raises:
         ValueError: no such folder, or too few photographs that can be read and are large enough.
-        MissingExtra: Pillow or piq is not installed.
+        MissingExtra: Pillow or piq is not installed, or what a 16-bit photograph needs beside them.
     """
     from .availability import can_run
     from .bank import BANK

@@ -61,7 +61,8 @@ class TripletDataset(Dataset[Triplet]):
     Raises:
         ValueError: no photographs, bad crop or length; from items, if no photograph can be used.
         TypeError: photographs of another kind.
-        MissingExtra: files without Pillow, or a codec of the default engine is missing.
+        MissingExtra: files without Pillow, or a codec of the default engine is missing; from items (with ``cache`` at
+            once), a 16-bit photograph without what reads it.
     """
 
     def __init__(

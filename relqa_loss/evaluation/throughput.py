@@ -72,7 +72,7 @@ def measure_throughput(
     """Time the bank, the engine and other packages.
 
     Args:
-        photographs: (3, H, W) in [0, 1] each.
+        photographs: (3, H, W) in [0, 1] each; those smaller than ``size`` are left out, and not counted.
         size: side of the crops, in pixels.
         device: where to measure. On an accelerator the engine is timed with and without real codecs, which run on the
             CPU.
@@ -88,7 +88,7 @@ def measure_throughput(
         and ``ratio`` to the round trip; ``engine``, in triplets or tiers a second; ``peers`` and ``peers_missing``.
 
     Raises:
-        ValueError: photographs that are too small, ``repeats`` under 1, ``seconds`` not above 0, negative ``workers``.
+        ValueError: no photograph is large enough, ``repeats`` under 1, ``seconds`` not above 0, negative ``workers``.
         MissingExtra: Pillow is not installed.
     """
     if repeats < 1 or not seconds > 0 or workers < 0:
@@ -99,11 +99,12 @@ def measure_throughput(
     say = progress or (lambda text: None)
     chosen = [one for one in (BANK if distortions is None else distortions) if can_run(one)]
     crops = draw_crops(photographs, BATCH.get(device.type, 256), size)
+    usable = [photo for photo in photographs if min(photo.shape[1:]) >= size]
     found: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
     with torch.no_grad():
         say("engine")
-        engine = _time_engine(chosen, photographs, size, device, seconds, workers, say)
+        engine = _time_engine(chosen, usable, size, device, seconds, workers, say)
         threads = torch.get_num_threads()
         # One thread for each operator, for the round trip and for other packages: Pillow and most of them have no more,
         # and ratios should not depend on the cores.
@@ -118,7 +119,7 @@ def measure_throughput(
         finally:
             torch.set_num_threads(threads)
     return {
-        "setup": _setup(device, size, crops.shape[0], len(photographs), workers),
+        "setup": _setup(device, size, crops.shape[0], len(usable), workers),
         "jpeg_ms": jpeg_ms,
         "operators": operators,
         "engine": engine,
@@ -216,8 +217,7 @@ def _time_engine(
     )
     if workers and device.type == "cpu":
         say(f"data loader, {workers} workers")
-        usable = [photo for photo in photographs if min(photo.shape[1:]) >= size]
-        rates["triplets_loader"] = _loader_rate(usable, engine, size, seconds, workers)
+        rates["triplets_loader"] = _loader_rate(photographs, engine, size, seconds, workers)
     return rates
 
 

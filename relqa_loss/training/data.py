@@ -48,6 +48,7 @@ def load_photographs(folder: str | Path, validation_share: float, smallest_side:
 
     Raises:
         ValueError: an empty or unreadable folder, or no photograph with both sides of at least ``smallest_side``.
+        MissingExtra: as for :func:`relqa_loss.images.read_each`.
     """
     training: list[Tensor] = []
     validation: list[Tensor] = []

@@ -1,6 +1,7 @@
 """Severity calibration: the curves, their inversion, and the whole on a few small pictures."""
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -183,6 +184,18 @@ def test_calibration_is_reproducible_and_written_as_json(photographs, tmp_path):
     assert len(tables[0]["provenance"]["photographs_sha256"]) == 64
     write_table(tables[0], tmp_path / "severity.json")
     assert json.loads((tmp_path / "severity.json").read_text()) == json.loads(json.dumps(tables[0]))
+
+
+def test_a_table_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(1, "not permitted")
+
+    path = tmp_path / "severity.json"
+    path.write_text("before")
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match=r"cannot write .*severity\.json: not permitted"):
+        write_table({"levels": {}}, path)
+    assert [one.read_text() for one in tmp_path.iterdir()] == ["before"]
 
 
 def test_crops_take_turns_between_folders_and_follow_the_seed(photographs):

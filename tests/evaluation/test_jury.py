@@ -356,7 +356,7 @@ def test_the_command_prints_tables_and_writes_json(
     write_image(tmp_path / "photos" / "small.png", photographs["0.png"][:, :64])
     out = tmp_path / "jury.json"
     data = str(tmp_path / "photos")
-    options = ["--crop", "140", "--pictures", "5", "--workers", "1", "--json", str(out), "--metrics", "cvvdp, flip"]
+    options = ["--crop", "140", "--pictures", "5", "--workers", "1", "--json", str(out), "--metrics", "cvvdp, flip,"]
     assert run_command("--data", data, *options) == 0 and asked == [["cvvdp", "flip"]]
     printed = capsys.readouterr()
     assert "human-calibrated metrics, not with people: st_lpips, cvvdp" in printed.out

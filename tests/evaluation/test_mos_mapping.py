@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 
 import numpy as np
@@ -149,6 +150,18 @@ def test_save_and_load(tmp_path):
     mapping = fitted()
     path = mapping.save(tmp_path / "deep" / "mapping.json")
     assert MOSMapping.load(path) == mapping == MOSMapping.load(path, distance_sha256=DIGEST)
+
+
+def test_a_mapping_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(1, "not permitted")
+
+    path = tmp_path / "mapping.json"
+    path.write_text("before")
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match=r"cannot write .*mapping\.json: not permitted"):
+        fitted().save(path)
+    assert [one.read_text() for one in tmp_path.iterdir()] == ["before"]
 
 
 def test_only_fitting_needs_scipy(tmp_path, monkeypatch):

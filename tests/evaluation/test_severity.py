@@ -130,8 +130,10 @@ def test_the_command_measures_writes_and_fails_below_the_goal(folder, monkeypatc
     assert "0.8  0.9" in capsys.readouterr().out
 
 
-def test_the_calibration_has_a_report(folder, tmp_path):
+def test_the_calibration_has_a_report(folder, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
     from relqa_loss.evaluation.severity_report import write_calibration_report
 
     settings = CalibrationSettings(photographs=2, crop=128, positions=5)
@@ -141,6 +143,16 @@ def test_the_calibration_has_a_report(folder, tmp_path):
     text = written[0].read_text()
     assert "`own_shift`" in text
     assert "| severity | sd before | sd after |" in text
+
+    def full_disk(figure, target, **options):
+        raise OSError("disk full")
+
+    # Text and curves are of one calibration, whatever happens.
+    monkeypatch.setattr(Figure, "savefig", full_disk)
+    other = table | {"provenance": table["provenance"] | {"panel": ["another"]}}
+    with pytest.raises(OSError, match="disk full"):
+        write_calibration_report(other, tmp_path / "report", (NOISE, FADE, SHIFT))
+    assert written[0].read_text() == text
 
 
 def test_missing_matplotlib_is_told_before_the_work(folder, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from relqa_loss.cli.throughput import add_throughput
 from relqa_loss.distortions import by_name
 from relqa_loss.evaluation import peers, throughput
 from relqa_loss.evaluation.throughput import draw_crops, measure_throughput
+from relqa_loss.images import write_image
 
 pytest.importorskip("PIL")
 
@@ -53,6 +54,11 @@ def test_every_operator_is_compared_with_the_round_trip(photos_list, no_peers):
     assert all(rate > 0 for rate in report["engine"].values())
     assert report["setup"]["threads"] == torch.get_num_threads() and report["setup"]["size"] == 32
     json.dumps(report, allow_nan=False)
+
+
+def test_photographs_that_are_too_small_are_not_counted(photos_list, no_peers):
+    report = measured([*photos_list, torch.rand(3, 24, 64)], workers=1, peers=False)
+    assert report["setup"]["photographs"] == 2
 
 
 def test_the_clock_counts_images(monkeypatch):
@@ -157,6 +163,23 @@ def test_the_command_prints_and_writes_the_figures(capsys, tmp_path, monkeypatch
     assert all(name in out for name in FEW) and "left out: kornia, not installed" in out
     assert f"{report['jpeg_ms']:.2f} ms an image" in out and f"{report['engine']['triplets']:9.1f}" in out
     assert report["setup"]["photographs"] == 3 and "operators" in err
+
+
+def test_the_command_names_photographs_that_are_too_small(capsys, tmp_path, monkeypatch, photos_list):
+    monkeypatch.setattr(throughput, "BANK", tuple(by_name(name) for name in FEW))
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    for name, image in zip(("b", "c"), photos_list, strict=True):
+        write_image(tmp_path / f"{name}.png", image)
+    write_image(tmp_path / "a.png", torch.rand(3, 24, 64))
+    parser = argparse.ArgumentParser()
+    add_throughput(parser.add_subparsers())
+    target = tmp_path / "t.json"
+    arguments = ["--size", "32", "--seconds", "0.01", "--repeats", "1", "--workers", "0", "--no-peers"]
+    files = ["--data", str(tmp_path), "--limit", "1", "--json", str(target)]
+    args = parser.parse_args(["throughput", *arguments, *files])
+    assert args.run(args) == 0
+    assert "skipped a.png: smaller than 32x32 pixels: 24x64" in capsys.readouterr().err
+    assert json.loads(target.read_text())["setup"]["photographs"] == 1
 
 
 @pytest.mark.gpu
