@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .files import whole_files
+from .files import write_whole
 from .images import MissingExtra
 from .relation import AXES, Relation
 from .words import AXIS_WORDS, MIXED_BELOW, strongest
@@ -92,11 +92,10 @@ def _finish(figure: Figure, path: str | Path | None) -> Figure:
         try:
             # Text stays text in SVG and PDF, and equal figures are equal bytes. savefig takes these from the global
             # settings only, which are put back at once.
-            with (
-                matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "relqa_loss"}),
-                whole_files(target.parent) as scratch,
-            ):
-                figure.savefig(scratch / target.name, metadata=dated)
+            file = io.BytesIO()
+            with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "relqa_loss"}):
+                figure.savefig(file, format=target.suffix[1:].lower(), metadata=dated)
+            write_whole(target, file.getvalue())
         except ValueError as error:
             raise ValueError(f"cannot write the figure {target}: {error}") from error
     return figure

@@ -23,13 +23,19 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file of text, in UTF-8, or of bytes, as :func:`whole_files` does; a pipe or terminal is written into."""
+    """Write a file of text, in UTF-8, or of bytes, as :func:`whole_files` does; links are followed.
+
+    A pipe, a terminal or an open file (``/dev/stdout``) is written into: were it replaced by a file, its reader would
+    wait in vain.
+    """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    if path.exists() and not path.is_file() and not path.is_dir():
-        path.write_bytes(data)  # not replaced by a file: its reader would wait in vain
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    if special or path.parts[:2] in (("/", "dev"), ("/", "proc")):
+        path.write_bytes(data)
         return
-    with whole_files(path.parent) as scratch:
-        (scratch / path.name).write_bytes(data)
+    target = path.resolve() if path.is_symlink() else path
+    with whole_files(target.parent) as scratch:
+        (scratch / target.name).write_bytes(data)
 
 
 def _to_disk(path: Path) -> None:

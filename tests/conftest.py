@@ -127,8 +127,6 @@ def folder_of_pages(make_photos: PhotoMaker, tmp_path: Path, monkeypatch: pytest
     pictures = make_photos(3, 48, 64)
     for name, severity in (("original", 0.0), ("restored", 0.3), ("other", 0.8)):
         write_image(tmp_path / f"{name}.png", distort(pictures[:1], "jpeg", severity)[0])
-    for k, picture in enumerate(make_photos(3, 128, 144)):
-        write_image(tmp_path / "photographs" / f"{k}.png", picture)
     for name, severity in (("originals", 0.0), ("outputs-1000", 0.8), ("outputs-2000", 0.2)):
         (tmp_path / name).mkdir()
         for k, picture in enumerate(distort(pictures, "gaussian_blur", severity)):

@@ -229,6 +229,9 @@ def test_figures_from_scratch_are_of_operators_that_were_seen(results) -> None:
 def test_whole_runs_stand_beside_the_bundled_weights(results) -> None:
     name = document.run_name(Path("from-scratch-seed-7.json"))
     run = results["engine"] | {"axis_accuracy": 0.125}
+    for part in ({"trained_without": ["jpeg"]}, {"per_operator": {}}):
+        with pytest.raises(ValueError, match="run 'seed 7' must be trained and measured on the whole bank"):
+            document.from_scratch(results["held-out-seen"], results["engine"], {name: run | part})
     text = document.from_scratch(results["held-out-seen"], results["engine"], {name: run})
     assert "| figure | target | bundled | seed 7 |" in text
     assert "| Axis accuracy | >= 92.0 % | 100.0 % | 12.5 % |" in text
@@ -284,7 +287,7 @@ def test_reports_that_lack_a_figure_are_named(tmp_path: Path, capsys, results) -
     lacking = results["throughput"] | {"engine": {}}
     (tmp_path / "throughput.json").write_text(json.dumps(lacking))
     assert main(["benchmark", "document", str(tmp_path / "page.md"), "--results", str(tmp_path)]) == 1
-    assert f"the reports in {tmp_path} lack a figure that the documents show: 'triplets'" in capsys.readouterr().err
+    assert f"the reports in {tmp_path} lack a figure that is to be shown: 'triplets'" in capsys.readouterr().err
 
 
 def test_figures_of_other_weights_are_said_to_be(results) -> None:

@@ -3,7 +3,6 @@ import itertools
 import json
 import re
 import sys
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -36,12 +35,12 @@ def made_relation(shape, **axes):
 def test_a_figure_that_cannot_be_written_leaves_the_one_before(tmp_path, photo, monkeypatch):
     from matplotlib.figure import Figure
 
-    def full_disk(self, target, **options):
-        Path(target).write_bytes(b"half")
+    def fail(self, target, **options):
+        target.write(b"half")
         raise OSError("disk full")
 
     (tmp_path / "a.png").write_bytes(b"before")
-    monkeypatch.setattr(Figure, "savefig", full_disk)
+    monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
         relation_figure(photo, photo, made_relation((40, 56), blur=0.5), tmp_path / "a.png")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a.png", b"before")]

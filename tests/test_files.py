@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,24 @@ def test_a_pipe_is_written_into_and_stays(tmp_path: Path) -> None:
     finally:
         os.close(reader)
     assert pipe.is_fifo()
+
+
+def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
+    for text in ("first", "second"):
+        write_whole(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink() and (tmp_path / "far" / "file").read_text() == text
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout here")
+def test_standard_output_that_goes_into_a_file_is_written_into(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from relqa_loss.files import write_whole; write_whole(Path('/dev/stdout'), 'told')"
+    )
+    with (tmp_path / "out").open("wb") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "told" and Path("/dev/stdout").is_symlink()
 
 
 def test_json_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,9 @@ def run_targets(args: argparse.Namespace) -> int:
     """Target, measured, and whether that is enough."""
     from ..evaluation.targets import verdicts
 
-    print_table(["figure", "target", "measured", ""], [list(one.cells()) for one in verdicts(read_json(args.json))])
+    with _complete(str(args.json)):
+        rows = [list(one.cells()) for one in verdicts(read_json(args.json))]
+    print_table(["figure", "target", "measured", ""], rows)
     return 0
 
 
@@ -122,17 +125,18 @@ def run_card(args: argparse.Namespace) -> int:
         figure = _failures(args, evaluation)
     else:
         figure = figure_file.read_bytes() if figure_file.is_file() else None
-    text = model_card(
-        args.name or args.folder.resolve().name,
-        provenance,
-        evaluation,
-        sources,
-        held_out=None if args.held_out is None else _report(args.held_out, "engine", "per_operator"),
-        no_opinion=None if args.no_opinion is None else _report(args.no_opinion, "engine", "per_operator"),
-        jury=jury,
-        human=human,
-        figure=figure is not None,
-    )
+    with _complete(f"the reports and {args.folder}"):
+        text = model_card(
+            args.name or args.folder.resolve().name,
+            provenance,
+            evaluation,
+            sources,
+            held_out=None if args.held_out is None else _report(args.held_out, "engine", "per_operator"),
+            no_opinion=None if args.no_opinion is None else _report(args.no_opinion, "engine", "per_operator"),
+            jury=jury,
+            human=human,
+            figure=figure is not None,
+        )
     weights.save_card(args.folder, text, figure)
     note(f"written: {old}")
     return 0
@@ -147,11 +151,8 @@ def run_document(args: argparse.Namespace) -> int:
     human = [_report(path, "human", "weights") for path in sorted(args.results.glob(document.HUMAN))]
     whole = sorted(args.results.glob(document.FROM_SCRATCH))
     runs = {document.run_name(path): _report(path, "engine", "per_operator") for path in whole}
-    try:
+    with _complete(f"the reports in {args.results}"):
         parts = document.parts(results, human, runs)
-    except KeyError as error:
-        # JSON of an older state of this package, or of a run that left a figure out.
-        raise ValueError(f"the reports in {args.results} lack a figure that the documents show: {error}") from None
     texts = {path: fill(path.read_text(encoding="utf-8"), parts, document.COMMAND) for path in args.files}
     with ExitStack() as folders:
         # All of them are written before the first one takes its place.
@@ -161,6 +162,15 @@ def run_document(args: argparse.Namespace) -> int:
     for path in texts:
         print(path)
     return 0
+
+
+@contextmanager
+def _complete(reports: str) -> Iterator[None]:
+    """JSON of an older state of this package, or of a run that left a figure out, is told as such."""
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{reports} lack a figure that is to be shown: {error}") from None
 
 
 def _report(path: Path, kind: str, key: str) -> dict[str, Any]:

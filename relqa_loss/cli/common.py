@@ -125,8 +125,11 @@ def set_threads(threads: int | None) -> None:
 
 
 def names(text: str, between: str = ",") -> list[str]:
-    """The names in an option's text, without empty ones."""
-    return [name.strip() for name in text.split(between) if name.strip()]
+    """The names in an option's text, without empty ones; refused if none is left."""
+    found = [name.strip() for name in text.split(between) if name.strip()]
+    if not found:
+        raise argparse.ArgumentTypeError(f"must name something, got {text!r}")
+    return found
 
 
 def named(path: Path, reason: str) -> str:

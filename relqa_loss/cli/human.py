@@ -27,6 +27,7 @@ def add_human(kinds: Commands) -> None:
     parser.add_argument(
         "--metrics",
         default="all",
+        type=_metrics,
         metavar="NAMES",
         help="other metrics beside ours: names parted by commas, all that are installed, or none (default: all)",
     )
@@ -44,6 +45,11 @@ def add_human(kinds: Commands) -> None:
     parser.add_argument("--seed", type=int, default=20260502, help="of --limit and the bootstrap (default: 20260502)")
     add_loss_arguments(parser)
     parser.set_defaults(run=run)
+
+
+def _metrics(text: str) -> list[str] | None:
+    """Names of metrics; None for all that are installed."""
+    return {"all": None, "none": []}[text] if text in ("all", "none") else names(text)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,8 +75,7 @@ def _judges(args: argparse.Namespace) -> tuple[RelationalLoss, list[Judge], dict
     from ..evaluation.human_distances import our_judge, peer_judge
     from ..evaluation.peer_metrics import load_metrics
 
-    wanted = {"none": [], "all": None}.get(args.metrics, names(args.metrics))
-    found, missing = load_metrics(wanted)
+    found, missing = load_metrics(args.metrics)
     loss = make_loss(args, reduction="none")
     judges = [our_judge(loss), *(peer_judge(peer) for peer in found.values())]
     for name, reason in missing.items():

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """Train, keep checkpoints along the way, measure all, compare choosers."""
     from ..restoration.judging import restored
     from ..restoration.restorers import LOSSES, train
-    from ..restoration.selection_study import FEWEST, JURY, PEERS, measures_of, study, values_of
+    from ..restoration.selection_study import JURY, PEERS, check_photographs, measures_of, study, values_of
 
     if args.every < 1:
         raise ValueError(f"--every must be at least 1, got {args.every}")
@@ -45,10 +45,7 @@ def run(args: argparse.Namespace) -> int:
     # Before hours of training.
     if not jury:
         raise UsageError(f"none of --jury is installed here: {', '.join(judges)} (see the extra 'jury')")
-    if len(setup.tests) < FEWEST:
-        raise ValueError(
-            f"--test must hold at least {FEWEST} photographs, half of them to judge on, got {len(setup.tests)}"
-        )
+    check_photographs(len(setup.tests))
     along = range(args.every, max(args.start_steps, args.steps), args.every)
     runs: dict[str, dict[str, dict[str, list[float]]]] = {}
     for task in setup.tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import time
 from functools import partial
@@ -13,6 +14,7 @@ from .common import Commands, command, names, note, note_skipped, print_json, wr
 from .progress import Bar
 
 if TYPE_CHECKING:
+    from ..distortions import Distortion
     from ..training.data import Photographs
     from ..training.loop import Progress
     from ..training.recipe import DataConfig, PredictorConfig
@@ -72,6 +74,12 @@ def add_commands(commands: Commands) -> None:
             help="what the predictor starts from: OUT of another run, or weights; random if left out. With a recipe of "
             "several parts: what the first one does; the scorer's stage does not ask it then",
         )
+        stage.add_argument(
+            "--further",
+            type=Path,
+            metavar="FILE.py",
+            help="Python file whose list DISTORTIONS holds operators of your own, drawn beside the recipe's",
+        )
         stage.add_argument("--resume", action="store_true", help="go on from OUT's checkpoint and kept pairs")
         stage.add_argument("--device", default="cpu", help="where to train, e.g. cuda (default: cpu)")
         stage.add_argument(
@@ -110,6 +118,28 @@ def parse_source(text: str) -> tuple[str, str]:
     return name.strip(), licence.strip()
 
 
+def own_operators(path: Path | None) -> list[Distortion]:
+    """What ``--further`` names; the file runs, as a module that worker processes can import too.
+
+    Raises:
+        ValueError: no such file, one whose name another module has, or no list of operators in it.
+    """
+    from ..distortions import Distortion
+
+    if path is None:
+        return []
+    if path.suffix != ".py" or not path.is_file() or not path.stem.isidentifier():
+        raise ValueError(f"--further must be a Python file that can be imported by its name, got {path}")
+    sys.path.insert(0, str(path.resolve().parent))
+    module = importlib.import_module(path.stem)
+    if getattr(module, "__file__", None) != str(path.resolve()):
+        raise ValueError(f"--further must have a name that no other module has, got {path}")
+    found = getattr(module, "DISTORTIONS", None)
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(one, Distortion) for one in found):
+        raise ValueError(f"{path} must hold a list DISTORTIONS of relqa_loss.distortions.Distortion, got {found!r}")
+    return list(found)
+
+
 class ProgressBar:
     """How far a run is, with its loss: a bar on a terminal; elsewhere, for logs, a line now and then.
 
@@ -146,6 +176,7 @@ def run_predictor(args: argparse.Namespace) -> int:
 
     parts = load_parts(args.recipe, parse_overrides(args.set))
     start = starting_point(parts[0].recipe.predictor, args.start)
+    further = own_operators(args.further)
     with joined(args.device) as (ranks, device):
         try:
             train_parts(
@@ -153,6 +184,7 @@ def run_predictor(args: argparse.Namespace) -> int:
                 args.data,
                 args.out,
                 start=start,
+                further=further,
                 resume=args.resume,
                 device=device,
                 loaded=note_left_out if ranks.first else None,
@@ -214,9 +246,11 @@ def run_scorer(args: argparse.Namespace) -> int:
     start = starting_point(recipe.predictor, args.start) if len(parts) == 1 else start_of_last(parts, args.predictor)
     scorer_start = None if args.scorer_from is None else start_scorer_from(args.scorer_from)
     check_start(recipe.scorer, scorer_start)
+    further = own_operators(args.further)
     with joined(args.device) as (ranks, device):
         photographs = load_photographs(args.data, recipe.data.validation_share, recipe.scorer.crop)
-        of_predictor = fingerprint(recipe, "predictor", photographs, None if start is None else start.predictor)
+        base = None if start is None else start.predictor
+        of_predictor = fingerprint(recipe, "predictor", photographs, base, further=further)
         predictor_seconds = load_average(predictor, args.predictor, recipe.predictor.steps, of_predictor)
         tests = Folder((), ()) if args.test is None or not ranks.first else read_folder(args.test)
         if ranks.first:
@@ -229,6 +263,7 @@ def run_scorer(args: argparse.Namespace) -> int:
                 predictor,
                 args.out,
                 start=scorer_start,
+                further=further,
                 resume=args.resume,
                 device=device,
                 progress=ProgressBar(),
@@ -238,12 +273,13 @@ def run_scorer(args: argparse.Namespace) -> int:
     if not ranks.first:
         return 0
     scorer_base = None if scorer_start is None else scorer_start.scorer
-    of_scorer = fingerprint(recipe, "scorer", photographs, predictor, scorer_base)
+    of_scorer = fingerprint(recipe, "scorer", photographs, predictor, scorer_base, further=further)
     provenance = provenance_of(
         recipe,
         photographs,
         start=start,
         scorer_start=scorer_start,
+        further=further,
         predictor_seconds=predictor_seconds,
         scorer_seconds=load_average(scorer, args.out, recipe.scorer.steps, of_scorer),
         device=device,

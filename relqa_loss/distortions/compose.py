@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Real
 
 import torch
 from torch import Generator, Tensor
@@ -180,9 +179,10 @@ def distort(
         generator = seeded(0, images.device)
     check_generator(generator, images)
     work = working_copy(images)
-    if not isinstance(severity, Real | Tensor):
-        raise TypeError(f"severity must be a number or a tensor, got {type(severity).__name__}")
-    strength = torch.as_tensor(severity, dtype=work.dtype, device="cpu")
+    try:
+        strength = torch.as_tensor(severity, dtype=work.dtype, device="cpu")
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"severity must be a number or a tensor, got {type(severity).__name__}") from None
     if strength.ndim > 1 or (strength.ndim == 1 and strength.shape[0] != images.shape[0]):
         raise ValueError(f"severity must be a number or have shape ({images.shape[0]},), got {tuple(strength.shape)}")
     if not bool(((strength >= 0) & (strength <= 1)).all()):

@@ -120,9 +120,11 @@ class DistortionEngine:
         self._whole = frozenset(everywhere) & self._table.keys()
         self._urn = tuple(name for name in self._table for _ in range(self._odds.get(name, 1)))
         self._missing_codecs = missing_codecs
-        if not isinstance(severity, Sequence) or isinstance(severity, str) or len(severity) != 2:
-            raise TypeError(f"severity must be a range (low, high), got {severity!r}")
-        low, high = (check_severity("severity", value) for value in severity)
+        try:
+            low, high = map(float, severity)
+        except (TypeError, ValueError):
+            raise TypeError(f"severity must be a range (low, high), got {severity!r}") from None
+        low, high = check_severity("severity", low), check_severity("severity", high)
         if low > high:
             raise ValueError(f"severity must be a range (low, high), got {severity}")
         self._severity = (low, high)

@@ -25,6 +25,11 @@ def column(parameter: Tensor, images: Tensor) -> Tensor:
     return parameter.to(images, non_blocking=True).view(-1, 1, 1, 1)
 
 
+def below(values: Tensor, bound: float) -> Tensor:
+    """Values >= 0 as they are up to half the bound; from there on they approach it, so that more is always more."""
+    return torch.where(values > bound / 2, bound - bound**2 / (4 * values), values)
+
+
 def uniform(shape: tuple[int, ...], like: Tensor, generator: Randomness) -> Tensor:
     """Uniform draws in [0, 1) of ``shape`` (B, ...), the same numbers whatever the dtype of ``like``."""
     return draws.uniform(shape, generator).to(like)

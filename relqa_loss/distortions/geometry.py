@@ -48,9 +48,10 @@ would fold."""
 
 
 def _either_way(reach: Tensor, half: float, images: Tensor, generator: Randomness) -> Tensor:
-    """``reach`` (B,) as (B, 1, 1, 1), at most ``FARTHEST * half``, with a sign that the draw decides."""
+    """``reach`` (B,) as (B, 1, 1, 1), below ``FARTHEST * half``, with a sign that the draw decides."""
     draw = filters.uniform((images.shape[0],), images, generator).view(-1, 1, 1, 1)
-    return filters.column(reach, images).clamp(max=FARTHEST * half) * torch.where(draw < 0.5, -1.0, 1.0).to(images)
+    reach = filters.below(filters.column(reach, images), FARTHEST * half)
+    return reach * torch.where(draw < 0.5, -1.0, 1.0).to(images)
 
 
 def _from_centre(images: Tensor) -> tuple[Tensor, float]:
@@ -62,7 +63,7 @@ def _from_centre(images: Tensor) -> tuple[Tensor, float]:
 
 
 def rotation(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
-    """Turn about the centre, either way; reach = displacement of the corners in pixels."""
+    """Turn about the centre, either way; reach = displacement of the corners in pixels, less in very small pictures."""
     offset, half = _from_centre(images)
     # the chord of a turn by an angle is 2 sin(angle / 2) radii long
     angle = 2 * torch.asin(_either_way(reach, half, images, generator) / (2 * half))
@@ -73,13 +74,13 @@ def rotation(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
 
 
 def zoom(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
-    """Magnify or reduce about the centre; reach = displacement of the corners in pixels."""
+    """Magnify or reduce about the centre; reach as for :func:`rotation`."""
     offset, half = _from_centre(images)
     return offset * (_either_way(reach, half, images, generator) / half)
 
 
 def barrel(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
-    """Lens distortion about the centre, barrel or pincushion; reach = displacement of the corners in pixels.
+    """Lens distortion about the centre, barrel or pincushion; reach as for :func:`rotation`.
 
     The displacement grows with the cube of the distance from the centre: the first radial term of Brown, "Decentering
     distortion of lenses" (1966).

@@ -51,12 +51,12 @@ def _displace_red_and_blue(images: Tensor, red_flow: Tensor) -> Tensor:
 def chromatic_aberration(images: Tensor, reach: Tensor, generator: Randomness) -> Tensor:
     """Lateral chromatic aberration: red magnified, blue reduced; reach = displacement at the corners in pixels.
 
-    At most a third of their distance from the centre: fringes, in pictures of a few pixels too.
+    Less than a third of their distance from the centre: fringes, in pictures of a few pixels too.
     """
     x, y = filters.centred_coordinates(images)
     flow = torch.stack(torch.broadcast_tensors(x, y), dim=1)
-    farthest = math.hypot(images.shape[-2] - 1, images.shape[-1] - 1) / 6
-    return _displace_red_and_blue(images, flow * filters.column(reach, images).clamp(max=farthest))
+    third = math.hypot(images.shape[-2] - 1, images.shape[-1] - 1) / 6
+    return _displace_red_and_blue(images, flow * filters.below(filters.column(reach, images), third))
 
 
 def channel_shift(images: Tensor, distance: Tensor, generator: Randomness) -> Tensor:

@@ -91,12 +91,17 @@ class Distortion:
                 raise ValueError(unknown_name("axis", axis, AXES))
         if not self.effects or max(abs(v) for v in self.effects.values()) != 1.0:
             raise ValueError(f"effects of {self.name!r} must have a largest magnitude of 1, got {self.effects}")
-        low, high = self.span
+        try:
+            low, high = map(float, self.span)
+        except (TypeError, ValueError):
+            raise TypeError(f"span of {self.name!r} must be two numbers, got {self.span!r}") from None
         if not (math.isfinite(low) and math.isfinite(high)) or (self.geometric and low * high <= 0):
             wanted = "finite" + (", of one sign and not 0, to be interpolated geometrically" if self.geometric else "")
             raise ValueError(f"both ends of the span of {self.name!r} must be {wanted}, got {self.span}")
         if self.levels is not None and len(self.levels) != KNOTS:
             raise ValueError(f"levels of {self.name!r} must hold {KNOTS} numbers, got {len(self.levels)}")
+        if self.levels is not None and not all(map(math.isfinite, self.levels)):
+            raise ValueError(f"levels of {self.name!r} must be finite, got {self.levels}")
 
     @property
     def right_axes(self) -> tuple[str, ...]:

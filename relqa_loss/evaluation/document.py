@@ -175,7 +175,7 @@ def from_scratch(report: Report, engine: Report, runs: Mapping[str, Report]) -> 
         runs: name -> figures of a run on the whole bank.
 
     Raises:
-        ValueError: the report holds an operator that was held out.
+        ValueError: the report holds an operator that was held out, or a run is not of the whole bank.
     """
     unseen = [name for name in report["per_operator"] if name in report["trained_without"]]
     if unseen:
@@ -185,7 +185,9 @@ def from_scratch(report: Report, engine: Report, runs: Mapping[str, Report]) -> 
     if not runs:
         return text
     beside = [list(one.cells()[:3]) for one in verdicts(engine)]
-    for run in runs.values():
+    for name, run in runs.items():
+        if run["trained_without"] or run["per_operator"].keys() != engine["per_operator"].keys():
+            raise ValueError(f"run {name!r} must be trained and measured on the whole bank, as the bundled weights are")
         for row, one in zip(beside, verdicts(run), strict=True):
             row.append(one.cells()[2])
     heading = ("figure", "target", "bundled", *runs)

@@ -95,7 +95,7 @@ def model_card(
     lines.append(
         "## How they were made\n\n"
         f"| | |\n|---|---|\n| Recipe | `{recipe['name']}`, sha256 `{provenance['recipe_sha256'][:16]}` |\n"
-        f"| Last runs | predictor, {_steps(stage)}; scorer, {_steps(recipe['scorer'])} |\n"
+        f"| Last runs | predictor, {_steps(stage)}; scorer, {_steps(recipe['scorer'])}{_beside(provenance)} |\n"
         f"| Seed | {recipe['seed']} |\n"
         f"{_before('Predictor', provenance.get('earlier_runs', []))}"
         f"{_before('Scorer', provenance.get('earlier_scorer_runs', []))}"
@@ -136,7 +136,7 @@ def _before(network: str, runs: Sequence[Mapping[str, Any]]) -> str:
             told.append("runs that were not recorded")
             continue
         recipe = f"`{run['recipe']}`, seed {run['seed']}" if "recipe" in run else "no recipe recorded"
-        told.append(f"{_steps(run)} ({recipe}, {_minutes(run['seconds'])})")
+        told.append(f"{_steps(run)} ({recipe}, {_minutes(run['seconds'])}{_beside(run)})")
     return f"| {network} started from | {', then '.join(told)} |\n"
 
 
@@ -144,6 +144,12 @@ def _steps(run: Mapping[str, Any]) -> str:
     """How many, and of what where they were not of the whole network."""
     trained = run.get("trained", "all")
     return f"{run['steps']:,} steps" + ("" if trained == "all" else f" of the {trained}")
+
+
+def _beside(run: Mapping[str, Any]) -> str:
+    """Operators that a run had beside its recipe's."""
+    further = run.get("further_operators", ())
+    return f"; also on {', '.join(f'`{name}`' for name in further)}, of whoever trained it" if further else ""
 
 
 def _minutes(seconds: float) -> str:

@@ -410,12 +410,13 @@ def _slug(name: str) -> str:
 
 
 def _read(path: Path, settings: Mapping[str, object], scale: int, device: str | torch.device) -> Trained:
-    state = read_checkpoint(path, ("settings", "model", "factor", "map_factor"))
-    if state.get("settings") != settings:
+    state = read_checkpoint(path, ("settings", "model", "factor"))
+    # Those of before the factor of a map was kept are as good as ever where there is none.
+    if state.get("settings") != settings or (settings["loss"] in _BY_ONE_MAP and "map_factor" not in state):
         raise ValueError(f"{path} was trained with other settings: choose another folder, or remove it")
     model = Restorer(scale)
     model.load_state_dict(state["model"])
-    return Trained(model.to(device).eval(), state["factor"], state["map_factor"])
+    return Trained(model.to(device).eval(), state["factor"], state.get("map_factor", 0.0))
 
 
 def _write(path: Path, settings: Mapping[str, object], made: Trained) -> None:

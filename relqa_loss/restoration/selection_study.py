@@ -93,6 +93,12 @@ class _Run:
     sure: Mapping[str, NDArray[np.bool_]]
 
 
+def check_photographs(count: int) -> None:
+    """ValueError for fewer than ``FEWEST``: half of them choose, the others judge."""
+    if count < FEWEST:
+        raise ValueError(f"the study needs at least {FEWEST} photographs, got {count}")
+
+
 def study(
     runs: Mapping[str, Table], choosers: Sequence[str], jury: Sequence[str], draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Any]:
@@ -117,8 +123,7 @@ def study(
         ValueError: too few photographs or checkpoints, or no jury.
     """
     photographs = len(next(iter(next(iter(next(iter(runs.values())).values())).values())))
-    if photographs < FEWEST:
-        raise ValueError(f"the study needs at least {FEWEST} photographs, got {photographs}")
+    check_photographs(photographs)
     if not jury or min(len(table) for table in runs.values()) < 2:
         raise ValueError("the study needs at least one juror, and two checkpoints of every run")
     halves = [np.arange(photographs)[half::2] for half in range(2)]

@@ -216,7 +216,7 @@ def run(
 
 OTHER_RUN = (
     "was made with another recipe, other photographs, other operators of your own or another severity table: "
-    "repeat the --recipe, --start-from, --scorer-from and every --set of that run, or choose another folder"
+    "repeat the --recipe, --start-from, --scorer-from, --further and every --set of that run, or choose another folder"
 )
 """What is wrong with a checkpoint of another fingerprint, and what to do about it."""
 

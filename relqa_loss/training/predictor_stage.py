@@ -22,7 +22,7 @@ from .distributed import at_least_one, current, share_of_count
 from .kept_cells import CellBatch, KeptCells, keep
 from .loop import ProgressCallback, run
 from .pairs import MakePairs, PairBatch, halved
-from .provenance import fingerprint, fingerprint_of_pairs
+from .provenance import fingerprint, fingerprint_of_pairs, runnable
 from .recipe import ARCHITECTURE, PredictorConfig, Recipe
 from .start import DECODING, Start, account_of, unseen_operators
 
@@ -381,7 +381,7 @@ def train_predictor(
         fingerprint=of_run,
         record={
             "trained_without": list(unseen_operators(recipe, start)),
-            "run": account_of(recipe.as_dict()),
+            "run": account_of(recipe.as_dict(), further=runnable(further)),
             "earlier_runs": [] if start is None else list(start.runs),
         },
         resume=resume,

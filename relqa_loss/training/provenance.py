@@ -15,7 +15,7 @@ from torch import nn
 from .. import __version__
 from ..digests import digest_of, tensors_digest, without_parts
 from ..distortions import Distortion
-from ..distortions.availability import missing_codecs
+from ..distortions.availability import can_run, missing_codecs
 from ..distortions.bank import BANK, SEVERITY_FILE, by_name
 from ..predictor import DistortionPredictor
 from .data import Photographs
@@ -71,13 +71,18 @@ def _fingerprint(
         digest.update(base.encode())
     if recipe.data.missing_codecs == "skip":
         # What is left out here may not be left out elsewhere. With nothing missing it is the data of "raise".
-        for name in missing_codecs(by_name(name) for name in recipe.data.operators()):
+        for name in missing_codecs([*map(by_name, recipe.data.operators()), *further]):
             digest.update(f"without {name}".encode())
     for one in further:
         values = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
         plain = {name: value for name, value in values.items() if not callable(value)}
         digest.update(json.dumps(plain, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def runnable(further: Sequence[Distortion]) -> list[str]:
+    """Names of those operators whose codec is here: the others have not taken part."""
+    return [one.name for one in further if can_run(one)]
 
 
 def provenance_of(
@@ -105,7 +110,7 @@ def provenance_of(
         "start_sha256": None if start is None else tensors_digest(start.predictor),
         "earlier_runs": [] if start is None else list(start.runs),
         "earlier_scorer_runs": [] if scorer_start is None else list(scorer_start.runs),
-        "further_operators": [one.name for one in further],
+        "further_operators": runnable(further),
         "trained_without": list(unseen_operators(recipe, start)),
         "data_sha256": photographs.digest,
         "training_photographs": len(photographs.training),

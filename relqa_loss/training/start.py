@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,12 +57,16 @@ class ScorerStart:
     runs: tuple[dict[str, Any], ...] = ()
 
 
-def account_of(recipe: Mapping[str, Any], stage_name: str = "predictor") -> dict[str, Any]:
-    """What later runs and the model card tell of a stage's run, from its recipe as a dictionary."""
+def account_of(recipe: Mapping[str, Any], stage_name: str = "predictor", further: Sequence[str] = ()) -> dict[str, Any]:
+    """What later runs and the model card tell of a stage's run, from its recipe as a dictionary.
+
+    ``further``: names of operators beside the recipe's.
+    """
     stage = recipe[stage_name]
     # Recipes of earlier versions knew nothing but whole predictors.
     trained = stage.get("trained", "all")
-    return {"recipe": recipe["name"], "seed": recipe["seed"], "trained": trained, "steps": stage["steps"]}
+    account = {"recipe": recipe["name"], "seed": recipe["seed"], "trained": trained, "steps": stage["steps"]}
+    return {**account, "further_operators": list(further)} if further else account
 
 
 def start_from(predictor: DistortionPredictor, source: str | Path) -> Start:
@@ -94,7 +98,8 @@ def start_from(predictor: DistortionPredictor, source: str | Path) -> Start:
         unseen = trained_without(provenance)
         runs = tuple(provenance.get("earlier_runs", () if provenance.get("start_sha256") is None else UNRECORDED))
         if "recipe" in provenance:
-            runs = (*runs, account_of(provenance["recipe"]) | {"seconds": provenance["predictor_seconds"]})
+            account = account_of(provenance["recipe"], further=provenance.get("further_operators", ()))
+            runs = (*runs, account | {"seconds": provenance["predictor_seconds"]})
     weights.load_strictly(predictor, tensors, name)
     return Start(predictor, unseen, runs)
 
@@ -115,7 +120,8 @@ def start_scorer_from(source: str | Path) -> ScorerStart:
     runs = tuple(provenance.get("earlier_scorer_runs", ()))
     if "recipe" in provenance:
         seconds = {"seconds": provenance["scorer_seconds"]}
-        runs = (*runs, account_of(provenance["recipe"], "scorer") | seconds)
+        further = provenance.get("further_operators", ())
+        runs = (*runs, account_of(provenance["recipe"], "scorer", further) | seconds)
     return ScorerStart(scorer, loaded.predictor, runs)
 
 

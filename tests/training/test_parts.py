@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,50 @@ def test_the_weights_are_measured_where_test_photographs_are_named_and_written_a
     assert (
         config["provenance"]["earlier_scorer_runs"] and config["files"] != json.loads(written["config.json"])["files"]
     )
+
+
+MINE = """
+from relqa_loss.distortions import Distortion
+
+
+def fog(images, share, generator):
+    share = share.to(images).view(-1, 1, 1, 1)
+    return images * (1 - share) + share
+
+
+DISTORTIONS = [Distortion("fog", "tone", {"contrast": -1.0}, span=(0.02, 0.6), apply=fog)]
+"""
+
+
+def test_operators_of_ones_own_come_from_a_file_and_are_told_of(
+    train: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    mine = tmp_path / "mine_for_this_test.py"
+    mine.write_text(MINE)
+    run, scorer = tmp_path / "run", tmp_path / "scorer"
+    workers = ["--further", mine, "--set", "predictor.workers=1"]
+    assert train("predictor", run, *workers) == 0
+    assert train("predictor", run, "--resume") == 1
+    assert "other operators of your own" in capsys.readouterr().err
+    assert train("scorer", scorer, *workers, "--predictor", run) == 0
+    config = json.loads((scorer / "weights" / "config.json").read_text())
+    assert config["provenance"]["further_operators"] == ["fog"]
+    assert all(one["further_operators"] == ["fog"] for one in config["provenance"]["earlier_runs"])
+    card = (scorer / "weights" / "README.md").read_text()
+    assert card.count("also on `fog`") == 3
+    for name, text, message in (
+        ("json.py", MINE, "must have a name that no other module has"),
+        ("empty_for_this_test.py", "", "must hold a list DISTORTIONS"),
+        ("no-module.py", MINE, "must be a Python file that can be imported"),
+    ):
+        (tmp_path / name).write_text(text)
+        assert train("predictor", tmp_path / "none", "--further", tmp_path / name) == 1
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_run_that_was_interrupted_goes_on_where_it_was(
