@@ -211,7 +211,6 @@ def test_a_wrong_recipe_is_one_clear_line(capsys, files, text, parts):
         (["--grid", "out/g.png", "--family", "tome"], ["did you mean 'tone'"]),
         (["--grid", "out/g.png", "--names", "jpeg,gausian_blur"], ["did you mean 'gaussian_blur'"]),
         (["--grid", "out/g.png", "--severities", "0.5,2"], ["must lie in [0, 1], got 2.0"]),
-        (["--grid", "out/g.png", "--severities", ","], ["at least one number"]),
         (["--grid", "out/g.png", "--side", "65"], ["side must be 16 to 64"]),
         (["--grid", "out/g.nothing"], ["g.nothing", "the ending must be one of"]),
         (["--list", "--out", "x.md"], ["only together with --markdown"]),
@@ -222,6 +221,14 @@ def test_errors_are_one_line_and_leave_no_file(capsys, files, monkeypatch, argum
     monkeypatch.chdir(files)
     assert failed(run(capsys, "distort", "a.png", *arguments), *parts)
     assert [path for path in files.rglob("*") if path.is_file()] == [files / "a.png", files / "b.png"]
+
+
+@pytest.mark.parametrize("option", ["--names", "--family", "--severities"])
+def test_an_empty_list_is_wrong_usage(capsys, files, option):
+    with pytest.raises(SystemExit) as end:
+        main(["distort", str(files / "a.png"), "--grid", str(files / "g.png"), option, ","])
+    assert end.value.code == 2
+    assert f"argument {option}: must hold at least one value, got ','" in capsys.readouterr().err
 
 
 def test_a_missing_codec_is_named(capsys, files, monkeypatch):

@@ -128,7 +128,7 @@ def names(text: str, between: str = ",") -> list[str]:
     """The names in an option's text, without empty ones; refused if none is left."""
     found = [name.strip() for name in text.split(between) if name.strip()]
     if not found:
-        raise argparse.ArgumentTypeError(f"must name something, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must hold at least one value, got {text!r}")
     return found
 
 
