@@ -78,7 +78,8 @@ def check_ending(path: str | Path) -> None:
         ValueError: the ending names no format of matplotlib.
         MissingExtra: matplotlib is not installed.
     """
-    known = sorted(_figure(1, 1).canvas.get_supported_filetypes())
+    # PGF keeps its pictures in further files.
+    known = sorted(set(_figure(1, 1).canvas.get_supported_filetypes()) - {"pgf"})
     if Path(path).suffix[1:].lower() not in known:
         raise ValueError(f"cannot write the figure {Path(path).name!r}: the ending must be one of {', '.join(known)}")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_OPEN_FILE = re.compile(r"/dev/(stdout|stderr)|/(?:dev|proc/self)/fd/(\d+)")
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -25,12 +29,18 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file of text, in UTF-8, or of bytes, as :func:`whole_files` does; links are followed.
 
-    A pipe, a terminal or an open file (``/dev/stdout``) is written into: were it replaced by a file, its reader would
-    wait in vain.
+    A pipe or a terminal is written into: were it replaced by a file, its reader would wait in vain. So is an open file
+    (``/dev/stdout``), behind what has been written there before.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
-    special = path.exists() and not path.is_file() and not path.is_dir()
-    if special or path.parts[:2] in (("/", "dev"), ("/", "proc")):
+    opened = _OPEN_FILE.fullmatch(str(path))
+    if opened is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with os.fdopen(os.dup({"stdout": 1, "stderr": 2}.get(opened[1]) or int(opened[2])), "wb") as file:
+            file.write(data)
+        return
+    if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(data)
         return
     target = path.resolve() if path.is_symlink() else path

@@ -75,11 +75,14 @@ def test_a_link_is_followed_and_stays(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout here")
 def test_standard_output_that_goes_into_a_file_is_written_into(tmp_path: Path) -> None:
     code = (
-        "from pathlib import Path; from relqa_loss.files import write_whole; write_whole(Path('/dev/stdout'), 'told')"
+        "import pathlib, relqa_loss.files as files; print(1); "
+        "files.write_whole(pathlib.Path('/dev/stdout'), '2'); print(3)"
     )
-    with (tmp_path / "out").open("wb") as out:
-        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
-    assert (tmp_path / "out").read_text() == "told" and Path("/dev/stdout").is_symlink()
+    (tmp_path / "out").write_text("0\n")
+    for mode, wanted in (("ab", "0\n1\n23\n"), ("wb", "1\n23\n")):
+        with (tmp_path / "out").open(mode) as out:
+            subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+        assert (tmp_path / "out").read_text() == wanted and Path("/dev/stdout").is_symlink()
 
 
 def test_json_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

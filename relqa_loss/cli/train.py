@@ -130,9 +130,11 @@ def own_operators(path: Path | None) -> list[Distortion]:
         return []
     if path.suffix != ".py" or not path.is_file() or not path.stem.isidentifier():
         raise ValueError(f"--further must be a Python file that can be imported by its name, got {path}")
-    sys.path.insert(0, str(path.resolve().parent))
+    # At the end, so that neither this file nor those beside it stand in for other modules.
+    sys.path.append(str(path.absolute().parent))
     module = importlib.import_module(path.stem)
-    if getattr(module, "__file__", None) != str(path.resolve()):
+    origin = getattr(module, "__file__", None)
+    if origin is None or not path.samefile(origin):
         raise ValueError(f"--further must have a name that no other module has, got {path}")
     found = getattr(module, "DISTORTIONS", None)
     if not isinstance(found, list | tuple) or not found or not all(isinstance(one, Distortion) for one in found):

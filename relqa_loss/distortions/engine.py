@@ -16,7 +16,7 @@ from .bank import BANK
 from .compose import check_generators, check_recipes, check_severity, resolve, table_of, working_copy
 from .draws import Draws, check_names, check_odds, check_probabilities, draws_for_batch
 from .recipe import Component, Recipe
-from .record import Distortion
+from .record import Distortion, plain_numbers
 from .regions import REGIONS
 from .render import PIXELS_A_BATCH, Renderer, chunks, images_at_once
 from .targets import counterfactuals, target_weight, write_targets
@@ -120,11 +120,10 @@ class DistortionEngine:
         self._whole = frozenset(everywhere) & self._table.keys()
         self._urn = tuple(name for name in self._table for _ in range(self._odds.get(name, 1)))
         self._missing_codecs = missing_codecs
-        try:
-            low, high = map(float, severity)
-        except (TypeError, ValueError):
-            raise TypeError(f"severity must be a range (low, high), got {severity!r}") from None
-        low, high = check_severity("severity", low), check_severity("severity", high)
+        ends = plain_numbers("severity, a range,", severity)
+        if len(ends) != 2:
+            raise ValueError(f"severity must be a range (low, high), got {severity!r}")
+        low, high = (check_severity("severity", value) for value in ends)
         if low > high:
             raise ValueError(f"severity must be a range (low, high), got {severity}")
         self._severity = (low, high)

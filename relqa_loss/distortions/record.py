@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, replace
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,19 @@ FlowOperator = Callable[[Tensor, Tensor, Randomness], Tensor]
 
 Profile = Callable[[Tensor, Tensor], Mapping[str, Tensor]]
 """(before, after), both (B, 3, H, W) -> axis -> (B, H, W) in [-1, 1]: the operator's own pattern over the picture."""
+
+
+def plain_numbers(argument: str, values: Iterable[Any]) -> tuple[float, ...]:
+    """Numbers of any kind (NumPy's too) as Python's own, which JSON can hold.
+
+    Raises:
+        TypeError: not several numbers.
+    """
+    several = isinstance(values, Iterable) and not isinstance(values, Mapping | Set)
+    found = tuple(values) if several else ()
+    if not several or not all(isinstance(value, Real) for value in found):
+        raise TypeError(f"{argument} must be numbers, got {values!r}")
+    return tuple(value if type(value) in (int, float) else float(value) for value in found)
 
 
 @dataclass(frozen=True)
@@ -91,17 +106,20 @@ class Distortion:
                 raise ValueError(unknown_name("axis", axis, AXES))
         if not self.effects or max(abs(v) for v in self.effects.values()) != 1.0:
             raise ValueError(f"effects of {self.name!r} must have a largest magnitude of 1, got {self.effects}")
-        try:
-            low, high = map(float, self.span)
-        except (TypeError, ValueError):
-            raise TypeError(f"span of {self.name!r} must be two numbers, got {self.span!r}") from None
+        span = plain_numbers(f"span of {self.name!r}", self.span)
+        if len(span) != 2:
+            raise ValueError(f"span of {self.name!r} must be two numbers, got {self.span!r}")
+        low, high = span
+        object.__setattr__(self, "span", span)
         if not (math.isfinite(low) and math.isfinite(high)) or (self.geometric and low * high <= 0):
             wanted = "finite" + (", of one sign and not 0, to be interpolated geometrically" if self.geometric else "")
             raise ValueError(f"both ends of the span of {self.name!r} must be {wanted}, got {self.span}")
-        if self.levels is not None and len(self.levels) != KNOTS:
-            raise ValueError(f"levels of {self.name!r} must hold {KNOTS} numbers, got {len(self.levels)}")
-        if self.levels is not None and not all(map(math.isfinite, self.levels)):
-            raise ValueError(f"levels of {self.name!r} must be finite, got {self.levels}")
+        if self.levels is None:
+            return
+        levels = plain_numbers(f"levels of {self.name!r}", self.levels)
+        if len(levels) != KNOTS or not all(map(math.isfinite, levels)):
+            raise ValueError(f"levels of {self.name!r} must hold {KNOTS} numbers, finite, got {self.levels!r}")
+        object.__setattr__(self, "levels", levels)
 
     @property
     def right_axes(self) -> tuple[str, ...]:

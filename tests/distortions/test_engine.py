@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -22,6 +23,7 @@ from relqa_loss.distortions import (
     ladder,
 )
 from relqa_loss.distortions.draws import Draws, Streams, uniform
+from relqa_loss.distortions.filters import below
 from relqa_loss.distortions.render import Renderer
 from relqa_loss.distortions.resampling import sparse_sampling
 from relqa_loss.distortions.visibility import visibility
@@ -465,7 +467,7 @@ def test_own_operator_as_documented_follows_its_span(documented: dict[str, Any],
     torch.testing.assert_close(faded[1], 0.4 * photos[1] + 0.6)
     levels = fade.with_levels(tuple(0.1 * k for k in range(11)))
     torch.testing.assert_close(distort(photos, levels, 0.25), 0.75 * photos + 0.25)
-    with pytest.raises(ValueError, match="11 numbers, got 3"):
+    with pytest.raises(ValueError, match="levels of .fade. must hold 11 numbers, finite, got"):
         fade.with_levels((0.0, 0.1, 0.2))
 
 
@@ -536,8 +538,10 @@ def test_distort_takes_masks_and_kinds(photos: Tensor) -> None:
         ({"distortions": [DIM, DIM]}, ValueError, "distinct"),
         ({"severity": (0.1, 1.2)}, ValueError, "severity"),
         ({"severity": (0.9, 0.1)}, ValueError, "severity"),
-        ({"severity": 0.5}, TypeError, r"severity must be a range \(low, high\), got 0.5"),
-        ({"severity": (0.1, 0.5, 1)}, TypeError, "severity must be a range"),
+        ({"severity": 0.5}, TypeError, "severity, a range, must be numbers, got 0.5"),
+        ({"severity": "01"}, TypeError, "severity, a range, must be numbers, got '01'"),
+        ({"severity": {0.2, 0.9}}, TypeError, "severity, a range, must be numbers"),
+        ({"severity": (0.1, 0.5, 1)}, ValueError, r"severity must be a range \(low, high\), got \(0.1, 0.5, 1\)"),
         ({"regions": "soft"}, TypeError, "regions must map whole, .* to probabilities, got 'soft'"),
         ({"components": [1, 2]}, TypeError, "components must map 1, 2, 3 to probabilities"),
         ({"regions": {"holes": 1.0}}, ValueError, "holes"),
@@ -604,6 +608,14 @@ def test_distort_is_the_same_under_autocast(photos: Tensor, name: str) -> None:
     assert torch.equal(within, distort(photos, name, 0.5, region="soft"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_bound_is_approached_and_never_met(dtype: torch.dtype) -> None:
+    values = torch.linspace(0, 20, 401, dtype=dtype)
+    bounded = below(values, 3.0)
+    assert (bounded.diff() > 0).all() and bounded.amax() < 3.0
+    assert torch.equal(bounded[values <= 1.5], values[values <= 1.5])
+
+
 def test_of_a_small_picture_one_pixel_at_least_is_kept(make_photos: Callable[..., Tensor]) -> None:
     tiny = make_photos(2, 16, 16)
     filled = sparse_sampling(tiny, torch.zeros(2), seeded())
@@ -634,6 +646,15 @@ def test_a_span_that_cannot_be_interpolated_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=rf"both ends of the span of 'mine' must be .*{message}"):
         Distortion("mine", "tone", {"blur": 1.0}, span, lambda images, p, g: images, geometric=geometric)
+
+
+def test_numbers_of_numpy_in_a_record_become_plain_ones() -> None:
+    span, levels = np.array([0.1, 0.6], dtype=np.float32), np.linspace(0.0, 1.0, 11)
+    made = Distortion("mine", "tone", {"blur": 1.0}, span, lambda images, p, g: images, levels=levels)  # type: ignore[arg-type]
+    assert json.loads(json.dumps([made.span, made.levels])) == [pytest.approx([0.1, 0.6]), levels.tolist()]
+    for wrong in ("12", ("0.1", "0.5"), 0.5, {0.1, 0.5}):
+        with pytest.raises(TypeError, match="span of 'mine' must be numbers, got"):
+            Distortion("mine", "tone", {"blur": 1.0}, wrong, lambda images, p, g: images)  # type: ignore[arg-type]
 
 
 def test_operators_that_change_the_size_are_named(photos: Tensor) -> None:

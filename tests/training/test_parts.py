@@ -156,6 +156,7 @@ def test_operators_of_ones_own_come_from_a_file_and_are_told_of(
     assert card.count("also on `fog`") == 3
     for name, text, message in (
         ("json.py", MINE, "must have a name that no other module has"),
+        ("wave.py", MINE, "must have a name that no other module has"),
         ("empty_for_this_test.py", "", "must hold a list DISTORTIONS"),
         ("no-module.py", MINE, "must be a Python file that can be imported"),
     ):
