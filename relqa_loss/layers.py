@@ -144,8 +144,8 @@ class DifferenceTexture(nn.Module):
         self.down3 = scaled(nn.Conv2d(w2, w3, 2, stride=2), SILU_GAIN)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Difference (B, 3, H, W), sides divisible by 8 -> energies (B, widths[l], ...) at strides 2, 4 and 8, even."""
-        e1 = smooth_abs(self.filters(F.pixel_unshuffle(pixels, 2)), DIFFERENCE_SCALE)
+        """Difference by cells (B, 12, h, w), sides divisible by 4 -> energies (B, widths[l], ...), strides 2, 4, 8."""
+        e1 = smooth_abs(self.filters(pixels), DIFFERENCE_SCALE)
         e2 = F.silu(self.down2(e1))
         return e1, e2, F.silu(self.down3(e2))
 

@@ -53,7 +53,8 @@ is seen of a cell, and the way by the full-resolution gates."""
 class PairFeatures(NamedTuple):
     """Two-stream features of a batch of pairs: what distance, judgement and maps are read from.
 
-    ``pictures``: a and b, padded, minus 1/2, float32 at least. ``pixels``: a minus b at full resolution, padded.
+    ``pictures``: a and b, padded, minus 1/2, float32 at least, and ``pixels``: a minus b; both by cells of 2x2 pixels,
+    (B, 12, H' / 2, W' / 2), as ``pixel_unshuffle`` orders them.
     ``difference`` and ``total``: encoder features of a minus, and plus, those of b at stride 2. ``energy``: even
     energies of the filtered difference at stride 2. ``odd`` and ``even``: the pair network's streams at strides 4, 8,
     16; no odd ones where nobody asked for names. ``pixels``, ``difference`` and ``odd`` change sign when the images are
@@ -155,8 +156,10 @@ class DistortionPredictor(nn.Module):
         ``named=False``: for no more than how far apart they are, whatever it is called. The odd streams are left out,
         which shares of the axes, maps and judgement are read from; the rest is the same bit for bit.
         """
-        first, second = ((at_least_float32(pad_to_multiple(image, self.stride)) - 0.5).contiguous() for image in (a, b))
-        pixels = self._padded(a) - self._padded(b)
+        first, second = (
+            F.pixel_unshuffle(at_least_float32(pad_to_multiple(image, self.stride)) - 0.5, 2) for image in (a, b)
+        )
+        pixels = (first - second).to(a.dtype).contiguous(memory_format=torch.channels_last)
         energies = self.texture(pixels)
         difference = tuple(fa - fb for fa, fb in zip(features_a, features_b, strict=True))
         total = tuple(fa + fb for fa, fb in zip(features_a, features_b, strict=True))
@@ -250,20 +253,20 @@ class DistortionPredictor(nn.Module):
 
 
 def weight_of_differences(pixels: Tensor) -> Tensor:
-    """How much each half-size cell of a difference (B, 3, H, W) holds: (B, 1, H / 2, W / 2) > 0, float32 or more."""
-    square = at_least_float32(F.avg_pool2d(pixels.square().mean(dim=1, keepdim=True), 2))
+    """How much each cell of a difference (B, 12, h, w) holds: (B, 1, h, w) > 0, float32 or more."""
+    square = at_least_float32(pixels.square().mean(dim=1, keepdim=True))
     # In units of the visible step: with a bare 1e-8 as the least weight, onnxruntime gave 0 / 0 for equal images.
     return square / VISIBLE_STEP**2 + _NO_DIFFERENCE
 
 
 def seen_at_stride_2(pixels: Tensor) -> Tensor:
-    """How plain a difference (B, 3, H, W) is to see, at stride 2: (B, 1, H / 2, W / 2) in [0, 1], float32 at least.
+    """How plain a difference by cells (B, 12, h, w) is to see: (B, 1, h, w) in [0, 1], float32 at least.
 
     ``E / (E + VISIBLE_STEP^2)``, where E is the squared difference, summed over channels, in a Gaussian window of two
     pixels. Close to what places weigh by in training (:func:`.distortions.visibility.visibility`), which is taken at
     full resolution and mirrors the border that is repeated here.
     """
-    square = at_least_float32(F.avg_pool2d(pixels.square().sum(dim=1, keepdim=True), 2))
+    square = at_least_float32(pixels.square().sum(dim=1, keepdim=True)) / 4
     offsets = torch.arange(-3, 4, dtype=square.dtype, device=square.device)
     taps = torch.softmax(-0.5 * offsets.square(), dim=0)
     energy = F.conv2d(F.pad(square, (3, 3, 3, 3), mode="replicate"), taps.outer(taps)[None, None])

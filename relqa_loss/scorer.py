@@ -127,25 +127,29 @@ def _local_contrasts(pictures: tuple[Tensor, Tensor]) -> list[Tensor]:
     """Standard deviation of two pictures around each cell, root mean square over pictures and channels.
 
     Args:
-        pictures: (B, 3, H, W) each, sides divisible by 16, float32 at least; values near 0 keep the difference of
-            squares exact.
+        pictures: (B, 12, H / 2, W / 2) each, by cells of 2x2 pixels, sides divisible by 8, float32 at least; values
+            near 0 keep the difference of squares exact.
 
     Returns:
         Four tensors (B, 1, H / c, W / c) >= ``CONTRAST_FLOOR``, even in the pair: of the pixels, in
         cells of c = 4, and of means of 2x2, 4x4 and 8x8 pixels, in cells of c = 4, 8 and 16. Windows are twice the
         cells.
     """
-    means = list(pictures)
-    squares = [_squared(picture) for picture in pictures]
+    means = [mean_of_cells(picture) for picture in pictures]
     contrasts = []
     for level in range(4):
         # Windows of pixels are windows of their 2x2 means, too.
-        if level != 1:
+        if level > 1:
             means = [F.avg_pool2d(mean, 2) for mean in means]
-        squares = [F.avg_pool2d(square, 2) for square in squares] if level == 0 else [_squared(mean) for mean in means]
+        squares = [_squared(one) / 4 for one in pictures] if level == 0 else [_squared(mean) for mean in means]
         first, second = (_around(square) - _squared(_around(mean)) for square, mean in zip(squares, means, strict=True))
         contrasts.append(torch.sqrt((first + second).clamp_min(0) / 6 + CONTRAST_FLOOR**2))
     return contrasts
+
+
+def mean_of_cells(cells: Tensor) -> Tensor:
+    """Means (B, 3, h, w) of cells of 2x2 pixels (B, 12, h, w)."""
+    return cells.unflatten(1, (3, 4)).mean(dim=2)
 
 
 def _squared(values: Tensor) -> Tensor:
@@ -258,9 +262,10 @@ class RelationalScorer(nn.Module):
         """Density and shares over the padded picture, float32 at least."""
         finest, *coarser = (1 / (1 + one / self.masking_contrast) for one in _local_contrasts(pair.pictures))
         density = _mixed(F.avg_pool2d(pair.energy, 2) * self.fine_gate(pair.even[0]), self.fine) * finest
-        pixels = pair.pixels
+        pixels = mean_of_cells(pair.pixels)
         for level, (term, even, unmasked) in enumerate(zip(self.levels, pair.even, coarser, strict=True), 1):
-            pixels = F.avg_pool2d(pixels, 2)
+            if level > 1:
+                pixels = F.avg_pool2d(pixels, 2)
             at_level = term(pixels, even) * unmasked
             density = density + F.interpolate(at_level, scale_factor=float(2 ** (level - 1)), mode="nearest")
         density = at_least_float32(density) * at_least_float32(self.gain).exp()
